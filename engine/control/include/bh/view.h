@@ -1,0 +1,88 @@
+/* view.h - what operators look at: rows of JSON made from the queue and the configuration. The same
+ * code answers over the control socket and, with the daemon down, inside bhctl.
+ *
+ * A view is stepped: each step gets a read transaction of its own, gives at most BH_VIEW_ROWS rows
+ * and keeps no pointer into the store, so that nothing is open while rows are printed or sent. */
+#pragma once
+
+#include "bh/config.h"
+#include "bh/control.h"
+#include "bh/queue.h"
+
+#define BH_VIEW_ROWS 1000     /* rows looked at, and given, in a step */
+#define BH_VIEW_TOP 50        /* destinations of `queue`, when not told */
+#define BH_VIEW_TOP_MAX 10000 /* at most */
+
+/* What only the running engine knows. */
+struct bh_live_engine {
+    bool intake_paused;
+    uint32_t sessions_in;  /* SMTP sessions of clients */
+    uint32_t sessions_out; /* connections to partners */
+    uint64_t generation;   /* of the configuration */
+    int64_t started_unix_ms;
+};
+
+struct bh_live_destination {
+    uint32_t connections;
+    uint32_t in_flight;    /* messages leased to sessions */
+    struct bh_slice limit; /* what limits it now, in words: "destination connections 20/20" */
+};
+
+struct bh_live_connector {
+    uint32_t connections;
+    bool parked;
+    struct bh_slice reason; /* of parked */
+    int64_t parked_since_unix_ms;
+};
+
+/* Filled by the daemon from its snapshots; slices live until the next call. Each callback may be
+ * NULL, or return false for "nothing known". Called on the thread that steps the view. */
+struct bh_live {
+    void *ctx;
+    bool (*engine)(void *ctx, struct bh_live_engine *engine);
+    bool (*destination)(void *ctx, uint32_t id, struct bh_live_destination *destination);
+    bool (*connector)(void *ctx, struct bh_slice name, struct bh_live_connector *connector);
+};
+
+struct bh_view_options {
+    const struct bh_config *config; /* may be NULL: views of the queue do without; a reference is
+                                       taken */
+    struct bh_live live;            /* all NULL: the engine is not running */
+    int64_t now_unix_ms;
+};
+
+struct bh_view;
+
+/** Prepare a view. The request is copied as far as it is needed.
+ *
+ * @param request  of a view verb (bh_control_verb_is_view)
+ * @return BH_OK; BH_ENOMEM; BH_EINVAL (error says why: no configuration, a bad address) */
+BH_MUST_USE enum bh_status bh_view_create(const struct bh_control_request *request,
+                                          const struct bh_view_options *options,
+                                          struct bh_view **view, struct bh_control_error *error);
+/** NULL is fine. */
+void bh_view_destroy(struct bh_view *view);
+
+struct bh_view_sink {
+    /** Takes one row: a JSON object, at most BH_CONTROL_ROW_MAX - 16 octets, borrowed for the call.
+     */
+    void (*row)(void *ctx, struct bh_slice object);
+    void *ctx;
+};
+
+/** Go on. `connectors` and `explain` accept txn NULL (no queue yet).
+ *
+ * @return BH_MORE  call again, with a new transaction
+ *         BH_OK    the view is whole; see bh_view_end
+ *         BH_ENOTFOUND  no such message or connector (bh_view_error says which)
+ *         BH_ENOMEM, BH_EIO, BH_ECORRUPT  as the queue's reading gave */
+BH_MUST_USE enum bh_status bh_view_step(struct bh_view *view, struct bh_kv_txn *txn,
+                                        const struct bh_view_sink *sink);
+
+/** After BH_OK: the object of totals that ends the answer. Lives as long as the view. */
+struct bh_slice bh_view_end(const struct bh_view *view);
+/** After a failed step: why, in words. Lives as long as the view. */
+const struct bh_control_error *bh_view_error(const struct bh_view *view);
+/** After BH_OK: a negative finding (verify found problems, explain no active connector). The object
+ * that ends the answer says so too, as "negative". */
+bool bh_view_negative(const struct bh_view *view);

@@ -1,0 +1,193 @@
+/* `connectors` and `explain`: the configuration in force, and the queue's view of it. */
+#include <stdio.h>
+
+#include "view_private.h"
+
+static void put_names(struct bh_json *j, const char *key, const struct bh_names *names)
+{
+    bh_json_key(j, key);
+    bh_json_begin_array(j);
+    for (size_t i = 0; i < names->count; i++) {
+        bh_json_str(j, names->at[i]);
+    }
+    bh_json_end_array(j);
+}
+
+static const char *state_name(enum bh_connector_state state)
+{
+    switch (state) {
+    case BH_CONNECTOR_ACTIVE:
+        return "active";
+    case BH_CONNECTOR_HELD:
+        return "held";
+    case BH_CONNECTOR_DISABLED:
+        return "disabled";
+    }
+    return "active";
+}
+
+/* "mx", or the smarthosts "a:587, [b]:25". */
+static void put_route(struct bh_json *j, const struct bh_connector *c)
+{
+    char text[512];
+    struct bh_buf buf = bh_buf(text, sizeof(text));
+    bh_buf_add_cut(&buf, c->route == BH_ROUTE_MX ? BH_LIT("mx") : BH_EMPTY);
+    for (size_t i = 0; c->route == BH_ROUTE_SMARTHOSTS && i < c->smarthosts.count; i++) {
+        const struct bh_smarthost *s = &c->smarthosts.at[i];
+        char ip[BH_IP_TEXT_MAX];
+        const struct bh_slice host =
+            s->ip.family != 0 ? bh_slice_str(bh_ip_text(&s->ip, ip)) : s->host;
+        const bool bracket = s->ip.family != 0 || !s->mx_lookup;
+        if (bh_buf_printf(&buf, "%s%s%.*s%s:%u", i > 0 ? ", " : "", bracket ? "[" : "",
+                          BH_FMT(host), bracket ? "]" : "", (unsigned)s->port) != BH_OK) {
+            bh_buf_add_cut(&buf, BH_LIT(" ..."));
+            break;
+        }
+    }
+    view_str(j, "route", bh_buf_slice(&buf));
+}
+
+static void put_connector_fields(struct bh_view *v, struct bh_json *j, const struct bh_connector *c)
+{
+    view_str(j, "connector", c->name);
+    view_cstr(j, "state", state_name(c->state));
+    if (c->reason.len > 0) {
+        view_str(j, "reason", c->reason);
+    }
+    put_names(j, "domains", &c->domains);
+    put_names(j, "senders", &c->senders);
+    view_u64(j, "cost", c->cost);
+    put_route(j, c);
+    view_cstr(j, "protocol", c->protocol == BH_PROTOCOL_LMTP ? "lmtp" : "smtp");
+    bool lapsed = false;
+    const struct bh_tls_demand *demand = bh_connector_tls_demand(c, v->now_unix_ms, &lapsed);
+    view_cstr(j, "tls", bh_tls_mode_name(demand->mode));
+    view_bool(j, "tls_required", bh_tls_demand_requires_tls(demand));
+    view_str(j, "retry", c->retry.name);
+    view_str(j, "file", c->file);
+    view_u64(j, "line", c->line);
+    struct bh_live_connector live = {0};
+    if (v->live.connector != NULL && v->live.connector(v->live.ctx, c->name, &live)) {
+        view_u64(j, "connections", live.connections);
+        view_bool(j, "parked", live.parked);
+        if (live.parked) {
+            view_str(j, "park_reason", live.reason);
+            view_time(j, "park_since_unix_ms", live.parked_since_unix_ms);
+        }
+    }
+}
+
+static void put_connector(struct bh_view *v, const struct bh_connector *c, bool whole)
+{
+    struct bh_json j = view_row_begin(v);
+    put_connector_fields(v, &j, c);
+    if (whole) {
+        bh_json_key(&j, "settings");
+        bh_connector_describe(v->config, c, &j);
+    }
+    view_row_end(v, &j);
+}
+
+enum bh_status view_connectors_step(struct bh_view *v, struct bh_kv_txn *txn)
+{
+    (void)txn;
+    if (v->request.name.len > 0) {
+        const struct bh_connector *c = bh_config_connector(v->config, v->request.name);
+        if (c == NULL) {
+            return view_fail(v, BH_ENOTFOUND, "no connector with the name", v->request.name);
+        }
+        put_connector(v, c, true);
+        return BH_OK;
+    }
+    for (; v->connector_next < v->config->connectors_count; v->connector_next++) {
+        if (v->step_rows == BH_VIEW_ROWS) {
+            return BH_MORE;
+        }
+        put_connector(v, &v->config->connectors[v->connector_next], v->request.matrix);
+    }
+    struct bh_json j = view_end_begin(v);
+    view_u64(&j, "connectors", v->config->connectors_count);
+    view_u64(&j, "generation", v->config->generation);
+    view_end_end(v, &j);
+    return BH_OK;
+}
+
+/* ---- explain ---- */
+
+/* The domain as the queue keys it: lower case, no dot at its end. */
+static struct bh_slice key_domain(struct bh_slice address, char storage[BH_DOMAIN_MAX])
+{
+    struct bh_slice domain = bh_slice_take(bh_address_domain(address), BH_DOMAIN_MAX);
+    for (size_t i = 0; i < domain.len; i++) {
+        storage[i] = bh_lower(domain.ptr[i]);
+    }
+    const bool dot = domain.len > 1 && storage[domain.len - 1] == '.';
+    return bh_slice(storage, domain.len - (dot ? 1 : 0));
+}
+
+/* What is queued for the domain through its connector now. No queue: nothing. */
+static enum bh_status put_queued(struct bh_view *v, struct bh_kv_txn *txn, struct bh_slice domain,
+                                 const struct bh_connector *c)
+{
+    uint32_t id = 0;
+    struct bh_destination d;
+    if (txn == NULL) {
+        return BH_OK;
+    }
+    enum bh_status status = bh_queue_find_destination(txn, domain, c->name, &id);
+    if (status == BH_OK) {
+        status = bh_queue_read_destination(txn, id, &v->scratch, &d);
+    }
+    if (status == BH_OK) {
+        view_put_destination(v, &d);
+    }
+    return status == BH_ENOTFOUND ? BH_OK : status;
+}
+
+enum bh_status view_explain_step(struct bh_view *v, struct bh_kv_txn *txn)
+{
+    char storage[BH_DOMAIN_MAX];
+    const struct bh_slice domain = key_domain(v->request.address, storage);
+    struct bh_match match;
+    const enum bh_status status =
+        bh_config_match(v->config, domain, v->request.sender, v->request.size, NULL, NULL, &match);
+    if (status == BH_ENOTFOUND) {
+        v->negative = true;
+        struct bh_json j = view_end_begin(v);
+        bh_json_key(&j, "connector");
+        bh_json_null(&j);
+        view_cstr(&j, "why", "no connector's address space has this domain");
+        view_bool(&j, "negative", true);
+        view_end_end(v, &j);
+        return BH_OK;
+    }
+    if (status != BH_OK) {
+        return status;
+    }
+    char rule[512];
+    struct bh_buf text = bh_buf(rule, sizeof(rule));
+    bh_match_text(&match, &text);
+    struct bh_json j = view_row_begin(v);
+    view_str(&j, "address", v->request.address);
+    view_str(&j, "domain", domain);
+    view_str(&j, "rule", bh_buf_slice(&text));
+    put_connector_fields(v, &j, match.connector);
+    if (match.instead_of != NULL) {
+        view_str(&j, "instead_of", match.instead_of->name);
+    }
+    bh_json_key(&j, "settings");
+    bh_connector_describe(v->config, match.connector, &j);
+    view_row_end(v, &j);
+
+    const enum bh_status queued = put_queued(v, txn, domain, match.connector);
+    if (queued != BH_OK) {
+        return queued;
+    }
+    v->negative = match.connector->state != BH_CONNECTOR_ACTIVE;
+    struct bh_json end = view_end_begin(v);
+    view_u64(&end, "generation", v->config->generation);
+    view_str(&end, "connector", match.connector->name);
+    view_bool(&end, "negative", v->negative);
+    view_end_end(v, &end);
+    return BH_OK;
+}

@@ -1,0 +1,427 @@
+/* `status` and `queue`. Steps: count the fresh lane by destination; walk all destinations for
+ * totals and the largest; give their rows, each read again, so that memory holds ids and counts
+ * alone. */
+#include <stdlib.h>
+
+#include "view_private.h"
+
+#define STATUS_ATTENTION_MAX 20 /* rows; the rest are in the totals */
+#define FRESH_STEP BH_VIEW_ROWS /* entries of the fresh lane a read transaction ... */
+#define FRESH_STEP_MAX 65536    /* ... unless one message alone has more parts */
+
+/* ---- The fresh lane ---- */
+
+const struct fresh_count *view_fresh_of(const struct bh_view *v, uint32_t id)
+{
+    struct bh_map_node *n = bh_map_find(&v->fresh, bh_slice(&id, sizeof(id)));
+    return n != NULL ? BH_CONTAINER(n, struct fresh_count, node) : NULL;
+}
+
+static struct fresh_count *fresh_of(struct bh_view *v, uint32_t id)
+{
+    struct bh_map_node *n = bh_map_find(&v->fresh, bh_slice(&id, sizeof(id)));
+    if (n != NULL) {
+        return BH_CONTAINER(n, struct fresh_count, node);
+    }
+    struct fresh_count *f = calloc(1, sizeof(*f));
+    if (f == NULL) {
+        return NULL;
+    }
+    f->id = id;
+    f->node.key = bh_slice(&f->id, sizeof(f->id));
+    if (bh_map_insert(&v->fresh, &f->node) != BH_OK) {
+        free(f);
+        return NULL;
+    }
+    return f;
+}
+
+/* Up to items_max entries behind the cursor, in the scratch arena. */
+static enum bh_status scan_fresh(struct bh_view *v, struct bh_kv_txn *txn, size_t items_max,
+                                 struct bh_queue_item **items, size_t *count)
+{
+    bh_arena_reset(&v->scratch);
+    *count = 0;
+    *items = bh_arena_alloc(&v->scratch, items_max * sizeof(**items));
+    if (*items == NULL) {
+        return BH_ENOMEM;
+    }
+    return bh_queue_scan_fresh(txn, &v->fresh_cursor, *items, items_max, count);
+}
+
+/* Which of the ages of bh_destination_ages. */
+static size_t age_bucket(int64_t age_ms)
+{
+    static const int64_t up_to_ms[BH_AGE_BUCKETS - 1] = {5 * BH_MINUTE_MS, BH_HOUR_MS,
+                                                         4 * BH_HOUR_MS, BH_DAY_MS};
+    size_t bucket = 0;
+    while (bucket < BH_COUNT(up_to_ms) && age_ms > up_to_ms[bucket]) {
+        bucket++;
+    }
+    return bucket;
+}
+
+enum bh_status view_count_fresh(struct bh_view *v, struct bh_kv_txn *txn)
+{
+    struct bh_queue_item *items;
+    size_t count;
+    enum bh_status status = scan_fresh(v, txn, FRESH_STEP, &items, &count);
+    if (status == BH_ELIMIT || (status == BH_MORE && count == 0)) {
+        status = scan_fresh(v, txn, FRESH_STEP_MAX, &items, &count);
+    }
+    if (status < 0) {
+        return status;
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct fresh_count *f = fresh_of(v, items[i].key.destination);
+        if (f == NULL) {
+            return BH_ENOMEM;
+        }
+        f->entries++;
+        f->ages[age_bucket(v->now_unix_ms - items[i].arrival_unix_ms)]++;
+        f->bytes += items[i].size;
+        f->recipients += items[i].recipients;
+        if (f->oldest_unix_ms == 0 || items[i].arrival_unix_ms < f->oldest_unix_ms) {
+            f->oldest_unix_ms = items[i].arrival_unix_ms;
+        }
+    }
+    return status;
+}
+
+/* ---- One destination ---- */
+
+static uint64_t entries_of(const struct bh_destination *d, const struct fresh_count *fresh)
+{
+    return bh_destination_entries(d) + (fresh != NULL ? fresh->entries : 0);
+}
+
+/* Arrival of its oldest mail; 0 for none. The start of the first slot, so at most as late. */
+static int64_t oldest_of(const struct bh_destination *d, const struct fresh_count *fresh)
+{
+    int64_t oldest = fresh != NULL ? fresh->oldest_unix_ms : 0;
+    for (uint8_t i = 0; i < d->slot_count; i++) {
+        if (d->slots[i].count > 0) {
+            const int64_t start = d->slots[i].start_unix_ms;
+            return oldest == 0 || start < oldest ? start : oldest;
+        }
+    }
+    return oldest;
+}
+
+const char *view_destination_state(const struct bh_view *v, const struct bh_destination *d,
+                                   const struct fresh_count *fresh)
+{
+    if (d->parked) {
+        return "parked";
+    }
+    if (d->held) {
+        return "held";
+    }
+    if (d->backoff_stage > 0 && d->next_event_unix_ms > v->now_unix_ms) {
+        return "backoff";
+    }
+    return entries_of(d, fresh) > 0 ? "active" : "idle";
+}
+
+static void put_counts(struct bh_json *j, const struct bh_destination *d,
+                       const struct fresh_count *fresh)
+{
+    uint64_t recipients = fresh != NULL ? fresh->recipients : 0;
+    uint64_t bytes = fresh != NULL ? fresh->bytes : 0;
+    for (size_t s = 0; s < BH_ENTRY_STATES; s++) {
+        recipients += d->count[s].recipients;
+        bytes += d->count[s].bytes;
+    }
+    view_u64(j, "messages", entries_of(d, fresh));
+    view_u64(j, "fresh", fresh != NULL ? fresh->entries : 0);
+    view_u64(j, "ready", d->count[BH_ENTRY_READY].entries);
+    view_u64(j, "due", d->count[BH_ENTRY_DUE].entries);
+    view_u64(j, "held", d->count[BH_ENTRY_HELD].entries);
+    view_u64(j, "recipients", recipients);
+    view_u64(j, "bytes", bytes);
+}
+
+static void put_ages(const struct bh_view *v, struct bh_json *j, const struct bh_destination *d,
+                     const struct fresh_count *fresh)
+{
+    uint64_t ages[BH_AGE_BUCKETS];
+    bh_destination_ages(d, v->now_unix_ms, ages);
+    for (size_t i = 0; i < BH_AGE_BUCKETS && fresh != NULL; i++) {
+        ages[i] += fresh->ages[i];
+    }
+    bh_json_key(j, "ages");
+    bh_json_begin_array(j);
+    for (size_t i = 0; i < BH_AGE_BUCKETS; i++) {
+        bh_json_u64(j, ages[i]);
+    }
+    bh_json_end_array(j);
+}
+
+static void put_stop(struct bh_json *j, const struct bh_destination *d)
+{
+    if (d->parked) {
+        view_str(j, "park_reason", d->park_reason);
+        view_time(j, "park_since_unix_ms", d->park_since_unix_ms);
+    }
+    if (d->held) {
+        view_str(j, "hold_reason", d->hold_reason);
+        view_str(j, "hold_by", d->hold_by);
+        view_time(j, "hold_since_unix_ms", d->hold_since_unix_ms);
+        view_time(j, "hold_until_unix_ms", d->hold_until_unix_ms);
+    }
+}
+
+static void put_live(const struct bh_view *v, struct bh_json *j, uint32_t id)
+{
+    struct bh_live_destination live = {0};
+    if (v->live.destination == NULL || !v->live.destination(v->live.ctx, id, &live)) {
+        return;
+    }
+    view_u64(j, "connections", live.connections);
+    view_u64(j, "in_flight", live.in_flight);
+    if (live.limit.len > 0) {
+        view_str(j, "limit", live.limit);
+    }
+}
+
+void view_put_destination(struct bh_view *v, const struct bh_destination *d)
+{
+    const struct fresh_count *fresh = view_fresh_of(v, d->id);
+    struct bh_json j = view_row_begin(v);
+    view_str(&j, "domain", d->domain);
+    view_str(&j, "connector", d->connector);
+    view_cstr(&j, "state", view_destination_state(v, d, fresh));
+    put_counts(&j, d, fresh);
+    view_time(&j, "oldest_unix_ms", oldest_of(d, fresh));
+    put_ages(v, &j, d, fresh);
+    view_time(&j, "next_unix_ms", d->next_event_unix_ms);
+    view_u64(&j, "backoff_stage", d->backoff_stage);
+    view_u64(&j, "glitches", d->glitches);
+    put_stop(&j, d);
+    if (d->tried) {
+        view_outcome(&j, "last", &d->last);
+        view_time(&j, "last_unix_ms", d->last_unix_ms);
+        view_str(&j, "tls", d->last_tls);
+    }
+    view_time(&j, "success_unix_ms", d->last_success_unix_ms);
+    put_live(v, &j, d->id);
+    view_row_end(v, &j);
+}
+
+/* ---- The walk ---- */
+
+static void add_totals(struct bh_view *v, const struct bh_destination *d,
+                       const struct fresh_count *fresh)
+{
+    struct view_totals *t = &v->totals;
+    const uint64_t entries = entries_of(d, fresh);
+    if (entries == 0) {
+        return;
+    }
+    const int64_t oldest = oldest_of(d, fresh);
+    t->destinations++;
+    t->messages += entries;
+    t->fresh += fresh != NULL ? fresh->entries : 0;
+    t->recipients += fresh != NULL ? fresh->recipients : 0;
+    t->bytes += fresh != NULL ? fresh->bytes : 0;
+    t->ready += d->count[BH_ENTRY_READY].entries;
+    t->due += d->count[BH_ENTRY_DUE].entries;
+    t->held += d->count[BH_ENTRY_HELD].entries;
+    for (size_t s = 0; s < BH_ENTRY_STATES; s++) {
+        t->recipients += d->count[s].recipients;
+        t->bytes += d->count[s].bytes;
+    }
+    t->destinations_held += d->held ? 1 : 0;
+    t->destinations_parked += d->parked ? 1 : 0;
+    t->destinations_backoff += strcmp(view_destination_state(v, d, fresh), "backoff") == 0 ? 1 : 0;
+    if (oldest > 0 && (t->oldest_unix_ms == 0 || oldest < t->oldest_unix_ms)) {
+        t->oldest_unix_ms = oldest;
+    }
+}
+
+static void put_totals(struct bh_view *v, struct bh_json *j)
+{
+    const struct view_totals *t = &v->totals;
+    view_u64(j, "destinations", t->destinations);
+    view_u64(j, "messages", t->messages);
+    view_u64(j, "fresh", t->fresh);
+    view_u64(j, "ready", t->ready);
+    view_u64(j, "due", t->due);
+    view_u64(j, "held", t->held);
+    view_u64(j, "recipients", t->recipients);
+    view_u64(j, "bytes", t->bytes);
+    view_u64(j, "destinations_held", t->destinations_held);
+    view_u64(j, "destinations_parked", t->destinations_parked);
+    view_u64(j, "destinations_backoff", t->destinations_backoff);
+    view_time(j, "oldest_unix_ms", t->oldest_unix_ms);
+    struct bh_live_engine engine = {0};
+    const bool running = v->live.engine != NULL && v->live.engine(v->live.ctx, &engine);
+    view_bool(j, "running", running);
+    if (running) {
+        view_bool(j, "intake_paused", engine.intake_paused);
+        view_u64(j, "sessions_in", engine.sessions_in);
+        view_u64(j, "connections", engine.sessions_out);
+        view_u64(j, "generation", engine.generation);
+        view_time(j, "started_unix_ms", engine.started_unix_ms);
+    }
+}
+
+/* Keep the largest: a heap with the smallest of them on top. */
+static bool smaller(const struct top_row *a, const struct top_row *b)
+{
+    return a->entries != b->entries ? a->entries < b->entries : a->id > b->id;
+}
+
+static void sift_down(struct top_row *top, size_t count, size_t at)
+{
+    while (true) {
+        size_t least = at;
+        for (size_t child = 2 * at + 1; child <= 2 * at + 2 && child < count; child++) {
+            least = smaller(&top[child], &top[least]) ? child : least;
+        }
+        if (least == at) {
+            return;
+        }
+        const struct top_row swap = top[at];
+        top[at] = top[least];
+        top[least] = swap;
+        at = least;
+    }
+}
+
+static void keep_if_large(struct bh_view *v, struct top_row row)
+{
+    if (v->top_count < v->top_max) {
+        v->top[v->top_count++] = row;
+        if (v->top_count == v->top_max) {
+            for (size_t i = v->top_count; i-- > 0;) {
+                sift_down(v->top, v->top_count, i);
+            }
+        }
+    } else if (smaller(&v->top[0], &row)) {
+        v->top[0] = row;
+        sift_down(v->top, v->top_count, 0);
+    }
+}
+
+static int larger_first(const void *a, const void *b)
+{
+    return smaller(a, b) ? 1 : -1;
+}
+
+static bool wants_attention(const struct bh_view *v, const struct bh_destination *d,
+                            const struct fresh_count *fresh)
+{
+    const char *state = view_destination_state(v, d, fresh);
+    return entries_of(d, fresh) > 0 && strcmp(state, "active") != 0;
+}
+
+/* A slice of the destinations, each told to `each`. @return BH_MORE until all were */
+static enum bh_status walk(struct bh_view *v, struct bh_kv_txn *txn,
+                           void (*each)(struct bh_view *v, const struct bh_destination *d))
+{
+    for (size_t i = 0; i < BH_VIEW_ROWS; i++) {
+        struct bh_destination d;
+        bh_arena_reset(&v->scratch);
+        const enum bh_status status =
+            bh_queue_next_destination(txn, v->destination_cursor, &v->scratch, &d);
+        if (status == BH_ENOTFOUND) {
+            return BH_OK;
+        }
+        if (status != BH_OK) {
+            return status;
+        }
+        v->destination_cursor = d.id;
+        each(v, &d);
+    }
+    return BH_MORE;
+}
+
+static void status_each(struct bh_view *v, const struct bh_destination *d)
+{
+    const struct fresh_count *fresh = view_fresh_of(v, d->id);
+    add_totals(v, d, fresh);
+    if (wants_attention(v, d, fresh) && v->attention++ < STATUS_ATTENTION_MAX) {
+        view_put_destination(v, d);
+    }
+}
+
+enum bh_status view_status_step(struct bh_view *v, struct bh_kv_txn *txn)
+{
+    if (v->phase == PHASE_FRESH) {
+        const enum bh_status status = view_count_fresh(v, txn);
+        v->phase = status == BH_OK ? PHASE_DESTINATIONS : PHASE_FRESH;
+        return status == BH_OK ? BH_MORE : status;
+    }
+    const enum bh_status status = walk(v, txn, status_each);
+    if (status != BH_OK) {
+        return status;
+    }
+    struct bh_json j = view_end_begin(v);
+    put_totals(v, &j);
+    view_u64(&j, "attention", v->attention);
+    view_end_end(v, &j);
+    return BH_OK;
+}
+
+static void queue_each(struct bh_view *v, const struct bh_destination *d)
+{
+    const struct bh_selection *s = &v->request.selection;
+    if (!bh_selection_matches_destination(s, d->domain, d->connector)) {
+        return;
+    }
+    const struct fresh_count *fresh = view_fresh_of(v, d->id);
+    add_totals(v, d, fresh);
+    if (entries_of(d, fresh) > 0 || v->request.selected) {
+        keep_if_large(v, (struct top_row){d->id, entries_of(d, fresh)});
+    }
+}
+
+static enum bh_status queue_rows(struct bh_view *v, struct bh_kv_txn *txn)
+{
+    while (v->top_next < v->top_count) {
+        if (v->step_rows == BH_VIEW_ROWS) {
+            return BH_MORE;
+        }
+        struct bh_destination d;
+        bh_arena_reset(&v->scratch);
+        const enum bh_status status =
+            bh_queue_read_destination(txn, v->top[v->top_next].id, &v->scratch, &d);
+        v->top_next++;
+        if (status == BH_OK) {
+            view_put_destination(v, &d);
+        } else if (status != BH_ENOTFOUND) { /* Gone since: nothing to show. */
+            return status;
+        }
+    }
+    struct bh_json j = view_end_begin(v);
+    put_totals(v, &j);
+    view_u64(&j, "shown", v->top_count);
+    view_end_end(v, &j);
+    return BH_OK;
+}
+
+enum bh_status view_queue_step(struct bh_view *v, struct bh_kv_txn *txn)
+{
+    enum bh_status status;
+    switch (v->phase) {
+    case PHASE_FRESH:
+        status = view_count_fresh(v, txn);
+        v->phase = status == BH_OK ? PHASE_DESTINATIONS : PHASE_FRESH;
+        return status == BH_OK ? BH_MORE : status;
+    case PHASE_DESTINATIONS:
+        status = walk(v, txn, queue_each);
+        if (status != BH_OK) {
+            return status;
+        }
+        if (v->top_count > 0) {
+            qsort(v->top, v->top_count, sizeof(*v->top), larger_first);
+        }
+        v->phase = PHASE_ROWS;
+        return BH_MORE;
+    case PHASE_ROWS:
+    case PHASE_END:
+        break;
+    }
+    return queue_rows(v, txn);
+}

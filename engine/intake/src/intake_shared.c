@@ -1,0 +1,114 @@
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "intake_internal.h"
+
+/* One lock, held for a hash lookup at the start and at the end of each session. The table is
+ * bounded by the sessions themselves. */
+struct bh_intake_shared {
+    pthread_mutex_t lock;
+    struct bh_map clients;
+    uint32_t sessions;
+};
+
+struct client {
+    struct bh_map_node node; /* key: the octets of `ip` */
+    struct bh_ip ip;
+    uint32_t sessions;
+};
+
+struct bh_intake_shared *bh_intake_shared_create(void)
+{
+    struct bh_intake_shared *shared = calloc(1, sizeof(*shared));
+    if (shared != NULL && pthread_mutex_init(&shared->lock, NULL) != 0) {
+        free(shared);
+        return NULL;
+    }
+    return shared;
+}
+
+void bh_intake_shared_destroy(struct bh_intake_shared *shared)
+{
+    if (shared != NULL) {
+        BH_ASSERT(shared->sessions == 0);
+        bh_map_fini(&shared->clients);
+        pthread_mutex_destroy(&shared->lock);
+        free(shared);
+    }
+}
+
+uint32_t bh_intake_shared_sessions(struct bh_intake_shared *shared)
+{
+    pthread_mutex_lock(&shared->lock);
+    const uint32_t sessions = shared->sessions;
+    pthread_mutex_unlock(&shared->lock);
+    return sessions;
+}
+
+static struct client *find(struct bh_intake_shared *shared, const struct bh_ip *ip)
+{
+    struct bh_map_node *node = bh_map_find(&shared->clients, bh_slice(ip, sizeof(*ip)));
+    return node == NULL ? NULL : BH_CONTAINER(node, struct client, node);
+}
+
+static struct client *find_or_add(struct bh_intake_shared *shared, const struct bh_ip *ip)
+{
+    struct client *client = find(shared, ip);
+    if (client != NULL) {
+        return client;
+    }
+    client = calloc(1, sizeof(*client));
+    if (client == NULL) {
+        return NULL;
+    }
+    client->ip = *ip;
+    client->node.key = bh_slice(&client->ip, sizeof(client->ip));
+    if (bh_map_insert(&shared->clients, &client->node) != BH_OK) {
+        free(client);
+        return NULL;
+    }
+    return client;
+}
+
+static bool enter_locked(struct bh_intake_shared *shared, const struct bh_ip *ip,
+                         const struct bh_listen_limits *limits)
+{
+    if (limits->sessions > 0 && shared->sessions >= limits->sessions) {
+        return false;
+    }
+    struct client *client = find_or_add(shared, ip);
+    if (client == NULL) {
+        return false;
+    }
+    /* Programs on a Unix socket have no address, and are one client each. */
+    if (ip->family != 0 && limits->sessions_per_client > 0 &&
+        client->sessions >= limits->sessions_per_client) {
+        return false;
+    }
+    client->sessions++;
+    shared->sessions++;
+    return true;
+}
+
+bool shared_enter(struct bh_intake_shared *shared, const struct bh_ip *client,
+                  const struct bh_listen_limits *limits)
+{
+    pthread_mutex_lock(&shared->lock);
+    const bool entered = enter_locked(shared, client, limits);
+    pthread_mutex_unlock(&shared->lock);
+    return entered;
+}
+
+void shared_leave(struct bh_intake_shared *shared, const struct bh_ip *ip)
+{
+    pthread_mutex_lock(&shared->lock);
+    struct client *client = find(shared, ip);
+    BH_ASSERT(client != NULL && client->sessions > 0 && shared->sessions > 0);
+    shared->sessions--;
+    client->sessions--;
+    if (client->sessions == 0) {
+        bh_map_remove(&shared->clients, &client->node);
+        free(client);
+    }
+    pthread_mutex_unlock(&shared->lock);
+}

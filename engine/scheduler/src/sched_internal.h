@@ -1,0 +1,260 @@
+/* sched_internal.h - what the files of the scheduler core share. */
+#pragma once
+
+#include "bh/scheduler.h"
+
+#define DEST_IDLE_MS 60000  /* a destination without work is remembered this long */
+#define DEST_KEEP_MAX 10000 /* above this many, those at rest leave memory at once */
+#define ADDRESS_PENALTY_MS 30000
+#define LOW_WATER 64             /* refill below this many waiting items of the entry lane */
+#define STREAK_MAX 10            /* deferrals in a row that back a destination off (DESIGN 4) */
+#define SUCCESS_RECENT_MS 600000 /* a success this old no longer counts as recent */
+#define BLOCKED_STEPS 64         /* blocked sites looked at after a session or memory came free */
+#define TICK_MS 1000             /* while any site is blocked */
+#define YIELD_MS 10000           /* a session this old ends early for a site that has none */
+
+struct site;
+
+/* An intrusive list: `at` is what points to this link, NULL when it is in no list. */
+struct link {
+    struct link *next, **at;
+};
+
+/* A limit that sites share, and when one without any session last met it. */
+struct limit {
+    uint32_t sessions;
+    uint32_t unproven;  /* of them, sessions that have not delivered yet */
+    uint64_t wanted_ms; /* 0: not lately */
+};
+
+struct connector {
+    struct bh_map_node node;
+    struct bh_heap_node timer; /* when the rate lets the next message pass */
+    unsigned char key[4];
+    uint32_t dests; /* loaded with it */
+    struct limit limit;
+    struct link *idle;                   /* sessions */
+    struct site *rate_first, *rate_last; /* sites that wait for the rate */
+    uint64_t next_us;                    /* GCRA: theoretical time of the next message, monotonic */
+};
+
+struct host {
+    struct bh_map_node node;
+    struct bh_heap_node timer; /* the end of its penalty */
+    unsigned char key[19];     /* family, address, port */
+    struct limit limit;        /* sessions that are, or may get, connected to it */
+    struct link *idle;
+    uint64_t failed_until_ms;
+    enum bh_happened failed_as;
+};
+
+enum session_state { SESSION_CONNECTING, SESSION_IDLE, SESSION_BUSY, SESSION_CLOSING };
+
+struct session {
+    struct bh_map_node node;
+    struct bh_heap_node timer; /* of an idle session */
+    struct link idle_site, idle_connector, idle_host;
+    unsigned char key[4];
+    uint32_t id;
+    enum session_state state;
+    struct site *site;
+    struct session *site_next, *site_prev;
+    struct dest *dest; /* whose lease it has, or for whom it is being opened; NULL when idle */
+    struct host *hosts[BH_ROUND_ADDRESSES_MAX]; /* all it may reach while it connects, then one */
+    uint32_t host_count;
+    struct connector *connector;
+    uint64_t opened_ms;
+    uint32_t messages;
+    uint32_t leased; /* items not answered yet */
+    bool unproven;
+    bool delivered; /* ever */
+    bool succeeded; /* in the current lease */
+    uint32_t life_ms, messages_max, idle_ms;
+};
+
+struct site_address {
+    struct bh_sched_address address;
+    uint64_t failed_until_ms;
+};
+
+struct site {
+    struct bh_map_node node;
+    struct session *sessions;
+    uint32_t session_count;
+    uint32_t ready_count;                /* idle or busy */
+    struct link *idle;                   /* sessions */
+    struct dest *dests;                  /* attached, whether they have work or not */
+    struct dest *turn_first, *turn_last; /* with waiting items, next in turn first */
+    uint32_t turn_count;
+    uint32_t pins; /* not freed while somebody up the stack uses it */
+    struct site_address addresses[BH_SITE_HOSTS_MAX];
+    uint32_t address_count;
+    uint32_t round_failures; /* addresses that failed since a session last got ready */
+    uint64_t success_ms;     /* 0: none known */
+    bool failed; /* its last round failed; a session that gets ready wakes its destinations */
+    struct bh_sched_said said; /* how it failed */
+    bool evicted;              /* an idle session of another was closed for it */
+    bool yielded;              /* it gave up a session for another: it waits behind that one */
+    bool blocked;              /* met a shared limit; in the list of those */
+    struct site *blocked_next;
+    bool rate_waiting; /* in the list of a connector */
+    struct site *rate_next;
+    size_t key_len;
+    char key[]; /* what names it */
+};
+
+struct dest {
+    struct bh_map_node node;
+    struct bh_heap_node timer;
+    unsigned char key[4];
+    uint32_t id;
+    struct bh_sched_policy policy;
+    struct connector *connector;
+    struct bh_sched_item *first, **last; /* waiting */
+    uint32_t items;
+    uint32_t fresh_items;
+    struct bh_sched_item *leased; /* with sessions, or handed over to be ended */
+    uint32_t leased_count;
+    struct bh_sched_item *settled; /* answered while a refill is under way, which may bring them */
+    uint32_t sessions;             /* leased to it, or being opened for it */
+    uint32_t opening;              /* of them, being opened */
+    uint32_t window;               /* sessions it may have now */
+    bool held, parked, has_entries, refilling, resolving, ending, by_site, was_failing;
+    uint32_t stage, glitches;
+    int64_t backoff_until_unix_ms;
+    uint64_t backoff_until_mono_ms; /* the same, as it was when it began */
+    int64_t next_due_unix_ms;
+    uint64_t plan_until_ms;
+    uint64_t idle_since_ms;
+    uint64_t success_ms; /* 0: none known */
+    struct site *site;
+    struct dest *site_next, *site_prev;
+    struct dest *turn_next, *turn_prev;
+    bool in_turn;
+    uint32_t streak;
+    uint64_t streak_sender;
+    bool streak_several;
+    enum bh_sched_limit limited;
+    struct bh_sched_said said;
+};
+
+struct bh_sched {
+    struct bh_sched_params params;
+    struct bh_now now; /* of the event being handled */
+    struct bh_map dests, sites, hosts, connectors, sessions, known;
+    struct bh_heap dest_timers, session_timers, connector_timers, host_timers;
+    struct site *blocked_first, *blocked_last;
+    uint64_t tick_ms; /* next look at blocked sites; UINT64_MAX: none */
+    uint32_t next_session;
+    struct limit limit; /* sessions in all */
+    uint32_t items, leased;
+    uint64_t lease_bytes;
+    bool starved; /* an action or a timer found no memory: try all again at the next tick */
+    struct bh_rng rng;
+    struct bh_sched_action *actions; /* a ring */
+    size_t action_first, action_count, action_cap;
+};
+
+/* sched.c */
+/** Room for one more action. @return NULL for want of memory: change nothing, the tick tries again
+ */
+struct bh_sched_action *sched_emit(struct bh_sched *s, enum bh_sched_action_kind kind,
+                                   uint32_t destination);
+/** Something found no memory: look at everything again at the next tick. */
+void sched_starve(struct bh_sched *s);
+/** UINT64_MAX: none. */
+void sched_set_timer(struct bh_sched *s, struct bh_heap *heap, struct bh_heap_node *node,
+                     uint64_t at_ms);
+uint64_t sched_mono_of(const struct bh_sched *s, int64_t unix_ms);
+/** The monotonic time as a mark that 0 means "never" to. */
+uint64_t sched_mark(const struct bh_sched *s);
+/** @return NULL for want of memory */
+struct connector *sched_connector(struct bh_sched *s, uint32_t id);
+/** Forget it once nothing uses it and its rate owes nothing. */
+void sched_connector_release(struct bh_sched *s, struct connector *c);
+void sched_keep_said(struct bh_sched_said *said, const struct bh_outcome *outcome,
+                     int64_t at_unix_ms);
+void link_push(struct link **head, struct link *link);
+void link_remove(struct link *link);
+
+/* sched_item.c */
+/** A copy at the end of the window; BH_OK too if it is known here already (then *added is false).
+ */
+BH_MUST_USE enum bh_status item_add(struct bh_sched *s, struct dest *d,
+                                    const struct bh_sched_item *item, bool *added);
+/** Here in any way, settled ones included. @return NULL if not */
+struct bh_sched_item *item_find(const struct bh_sched *s, uint32_t destination, uint64_t id,
+                                uint16_t part);
+/** The first waiting item becomes leased to a session, or (NULL) is handed over to be ended. */
+struct bh_sched_item *item_lease(struct bh_sched *s, struct dest *d, struct session *session);
+/** Waiting items leave memory: the store has those of the entry lane; fresh ones are moved there.
+ */
+void item_drop_window(struct bh_sched *s, struct dest *d);
+/** The refill is answered: what was settled meanwhile can be forgotten. */
+void item_forget_settled(struct bh_sched *s, struct dest *d);
+/** Free all items of a destination. */
+void item_free_all(struct bh_sched *s, struct dest *d);
+
+/* sched_dest.c */
+struct dest *dest_find(const struct bh_sched *s, uint32_t id);
+bool dest_may_run(const struct bh_sched *s, const struct dest *d);
+/** Look at a destination again after anything changed; may free it. */
+void dest_step(struct bh_sched *s, struct dest *d);
+/** It backs off or parks; nothing happens if it may not run anyway. */
+void dest_failed(struct bh_sched *s, struct dest *d, enum bh_sched_fault fault,
+                 const struct bh_outcome *outcome, bool by_site);
+void dest_destroy(struct bh_sched *s, struct dest *d);
+
+/* sched_site.c */
+void site_detach(struct bh_sched *s, struct dest *d);
+void site_turn_add(struct site *site, struct dest *d);
+void site_turn_remove(struct site *site, struct dest *d);
+/** Free it if nothing uses it. */
+void site_release(struct bh_sched *s, struct site *site);
+/** Let it wait for a shared limit; the tick and every session that ends look at it again. */
+void site_block(struct bh_sched *s, struct site *site);
+void site_step_blocked(struct bh_sched *s, unsigned steps);
+/** Let it wait for its connector's rate. */
+void site_wait_for_rate(struct site *site, struct connector *c);
+void site_step_rate(struct bh_sched *s, struct connector *c);
+/** No connection stands and every address failed moments ago: another try would learn nothing.
+ * @param outcome how the last one failed; borrowed from the site */
+bool site_is_dead(struct bh_sched *s, const struct site *site, struct bh_outcome *outcome);
+/** Is an address avoided for what happened to it a moment ago? */
+bool site_avoids(const struct bh_sched *s, const struct site_address *a);
+/** Forget what its addresses failed at (flush). */
+void site_forgive(struct bh_sched *s, struct site *site);
+/** A session could not be had, or ended before it had delivered anything.
+ * @param d whose session it was, or NULL */
+void site_session_failed(struct bh_sched *s, struct site *site, struct dest *d,
+                         const struct bh_sched_address *failed, uint32_t count,
+                         enum bh_sched_fault fault, const struct bh_outcome *outcome);
+/** A session got ready: destinations that failed with the site may try again. May free them. */
+void site_recovered(struct bh_sched *s, struct site *site);
+/** @return NULL for want of memory */
+struct host *host_get(struct bh_sched *s, const struct bh_sched_address *address);
+/** @return NULL if nothing is known of it */
+struct host *host_find(const struct bh_sched *s, const struct bh_sched_address *address);
+void host_address(const struct host *host, struct bh_sched_address *address);
+/** A host is remembered while it is connected to, or to be avoided. */
+void host_release(struct bh_sched *s, struct host *host);
+
+/* sched_lease.c */
+/** Hand work to idle sessions, open what is missing. */
+void site_step(struct bh_sched *s, struct site *site);
+
+/* sched_session.c */
+struct session *session_find(const struct bh_sched *s, uint32_t id);
+/** @return NULL for want of memory; else it is counted everywhere and connects */
+struct session *session_create(struct bh_sched *s, struct dest *d, bool unproven);
+/** It was created, but is not to be opened. */
+void session_abandon(struct bh_sched *s, struct session *session);
+/** Ask for its end in good order. @return false for want of memory: it stays idle */
+bool sched_session_close(struct bh_sched *s, struct session *session);
+void session_timer_fired(struct bh_sched *s, struct session *session);
+/** It may reach this host. */
+void session_add_host(struct session *session, struct host *host);
+/** It has delivered something. */
+void session_proven(struct bh_sched *s, struct session *session);
+/** It takes a lease, and is idle no more. */
+void session_begin_lease(struct bh_sched *s, struct session *session, struct dest *d);

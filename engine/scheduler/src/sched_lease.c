@@ -1,0 +1,352 @@
+#include "sched_internal.h"
+
+#include <stdlib.h>
+
+#include "bh/assert.h"
+
+/* What goes out now: leases to idle sessions, then new sessions, within every limit.
+ *
+ *  1. destinations of a site with waiting items stand in turn; each idle session takes a lease of
+ *     the first, which then goes to the end
+ *  2. where no session is idle, sessions are opened for those in turn
+ *  3. a limit that other sites share ends the step: the site waits in the list of the blocked, and
+ *     an idle session of another site is asked to end for it; a site that has no session at all
+ *     also makes busy sessions end early (YIELD_MS)
+ */
+
+/* How many messages the connector's rate lets pass now (GCRA), up to `want`.
+ * @param next_us when the next one passes, if none does now */
+static uint32_t rate_allows(const struct bh_sched *s, const struct dest *d, uint32_t want,
+                            uint64_t *next_us)
+{
+    const uint64_t interval = d->policy.rate_interval_us;
+    if (interval == 0) {
+        return want;
+    }
+    const uint64_t now_us = s->now.mono_ms * 1000;
+    const uint64_t slack = interval * (d->policy.rate_burst > 0 ? d->policy.rate_burst - 1 : 0);
+    uint32_t allowed = 0;
+    uint64_t next = d->connector->next_us > now_us ? d->connector->next_us : now_us;
+    while (allowed < want && next <= now_us + slack) {
+        next += interval;
+        allowed++;
+    }
+    *next_us = next - (next > slack ? slack : next);
+    return allowed;
+}
+
+/* Fewer than `want` pass: the site waits until one more does. */
+static void wait_for_rate(struct bh_sched *s, struct dest *d, uint64_t next_us)
+{
+    d->limited = BH_LIMITED_BY_RATE;
+    sched_set_timer(s, &s->connector_timers, &d->connector->timer, next_us / 1000 + 1);
+    if (d->connector->timer.index != 0) {
+        site_wait_for_rate(d->site, d->connector);
+    } else {
+        site_block(s, d->site); /* no memory for the timer: the tick will do */
+    }
+}
+
+static void rate_spend(const struct bh_sched *s, const struct dest *d, uint32_t count)
+{
+    const uint64_t now_us = s->now.mono_ms * 1000;
+    struct connector *c = d->connector;
+    if (d->policy.rate_interval_us > 0) {
+        c->next_us =
+            (c->next_us > now_us ? c->next_us : now_us) + d->policy.rate_interval_us * count;
+    }
+}
+
+/* How many items the next lease of this destination should hold: enough to spare hops, few enough
+ * that the other sessions it can hope for find work too. */
+static uint32_t lease_share(const struct dest *d, const struct session *session)
+{
+    const uint32_t busy = d->sessions - d->opening;
+    const uint32_t fair = d->site->session_count / d->site->turn_count;
+    uint32_t sessions = d->window > busy ? d->window - busy : 1;
+    if (sessions > fair) {
+        sessions = fair > 0 ? fair : 1;
+    }
+    uint32_t share = (d->items + sessions - 1) / sessions;
+    if (share > BH_LEASE_ITEMS_MAX) {
+        share = BH_LEASE_ITEMS_MAX;
+    }
+    if (session->messages_max > 0 && share > session->messages_max - session->messages) {
+        share = session->messages_max - session->messages;
+    }
+    return share;
+}
+
+static bool memory_allows(const struct bh_sched *s, uint64_t size)
+{
+    return s->lease_bytes == 0 || s->lease_bytes + size <= s->params.lease_bytes_max;
+}
+
+/* Lease the next items of d, which has some, to an idle session.
+ * @return false if nothing could be leased now */
+static bool lease(struct bh_sched *s, struct dest *d, struct session *session)
+{
+    uint64_t next_us = 0;
+    if (!memory_allows(s, d->first->size)) {
+        d->limited = BH_LIMITED_BY_MEMORY;
+        site_block(s, d->site);
+        return false;
+    }
+    const uint32_t share = rate_allows(s, d, lease_share(d, session), &next_us);
+    if (share == 0) {
+        wait_for_rate(s, d, next_us);
+        return false;
+    }
+    struct bh_sched_action *action = sched_emit(s, BH_SCHED_LEASE, d->id);
+    if (action == NULL) {
+        return false;
+    }
+    uint64_t bytes = 0;
+    action->session = session->id;
+    while (action->count < share && d->first != NULL) {
+        const uint64_t size = d->first->size;
+        if (action->count > 0 && (bytes + size > BH_LEASE_BYTES_MAX || !memory_allows(s, size))) {
+            break;
+        }
+        bytes += size;
+        action->items[action->count++] = item_lease(s, d, session);
+    }
+    rate_spend(s, d, action->count);
+    session->messages += action->count;
+    session_begin_lease(s, session, d);
+    return true;
+}
+
+/* Does a site that has no session wait for this limit, and is this session old enough to go for it?
+ */
+static bool yields_to(const struct bh_sched *s, const struct session *session, struct limit *limit)
+{
+    if (limit->wanted_ms == 0 || s->now.mono_ms - limit->wanted_ms > 2 * TICK_MS ||
+        s->now.mono_ms - session->opened_ms < YIELD_MS) {
+        return false;
+    }
+    limit->wanted_ms = 0; /* one is enough; who still waits says so again */
+    session->site->yielded = true;
+    return true;
+}
+
+static bool worn_out(struct bh_sched *s, const struct session *session)
+{
+    return (session->life_ms > 0 && s->now.mono_ms - session->opened_ms >= session->life_ms) ||
+           (session->messages_max > 0 && session->messages >= session->messages_max) ||
+           yields_to(s, session, &s->limit) || yields_to(s, session, &session->connector->limit) ||
+           (session->host_count > 0 && yields_to(s, session, &session->hosts[0]->limit));
+}
+
+static struct session *idle_session(const struct site *site)
+{
+    return site->idle != NULL ? BH_CONTAINER(site->idle, struct session, idle_site) : NULL;
+}
+
+/* Opening */
+
+static bool recently(const struct bh_sched *s, uint64_t success_ms)
+{
+    return success_ms > 0 && s->now.mono_ms - success_ms < SUCCESS_RECENT_MS;
+}
+
+/* It, or another destination behind the same hosts. */
+static bool recently_succeeded(const struct bh_sched *s, const struct dest *d)
+{
+    return recently(s, d->success_ms) || recently(s, d->site->success_ms);
+}
+
+/* A limit shared with others: who has not delivered lately gets at most half of it (promise 4). */
+static bool shared_allows(const struct limit *limit, uint32_t max, bool proven)
+{
+    const uint32_t half = max > 1 ? max / 2 : 1;
+    return max == 0 || (limit->sessions < max && (proven || limit->unproven < half));
+}
+
+/* A shared limit is met: somebody's idle session may go, one for each site that waits. Where only
+ * the half for the unproven is used up, the end of a proven one would not help. */
+static void want(struct bh_sched *s, struct dest *d, enum bh_sched_limit by, struct limit *limit,
+                 uint32_t max, struct session *idle)
+{
+    struct site *site = d->site;
+    const bool full = limit->sessions >= max;
+    d->limited = by;
+    site_block(s, site);
+    if (full && site->session_count == 0) {
+        limit->wanted_ms = sched_mark(s);
+    }
+    if (idle != NULL && idle->site != site && (full || idle->unproven) && !site->evicted) {
+        site->evicted = sched_session_close(s, idle);
+    }
+}
+
+static struct session *longest_idle(const struct bh_sched *s)
+{
+    struct bh_heap_node *node = bh_heap_first(&s->session_timers);
+    return node != NULL ? BH_CONTAINER(node, struct session, timer) : NULL;
+}
+
+static bool may_open(struct bh_sched *s, struct dest *d, bool proven)
+{
+    struct connector *c = d->connector;
+    uint64_t next_us = 0;
+    if (d->sessions >= d->window) {
+        d->limited = BH_LIMITED_BY_DESTINATION;
+        return false;
+    }
+    if (rate_allows(s, d, d->opening + 1, &next_us) <= d->opening) {
+        wait_for_rate(s, d, next_us); /* a session without work would only stand idle */
+        return false;
+    }
+    if (!shared_allows(&c->limit, d->policy.connections_max, proven)) {
+        want(s, d, BH_LIMITED_BY_CONNECTOR, &c->limit, d->policy.connections_max,
+             c->idle != NULL ? BH_CONTAINER(c->idle, struct session, idle_connector) : NULL);
+        return false;
+    }
+    if (!shared_allows(&s->limit, s->params.sessions_max, proven)) {
+        want(s, d, BH_LIMITED_BY_TOTAL, &s->limit, s->params.sessions_max, longest_idle(s));
+        return false;
+    }
+    return true;
+}
+
+/* The next addresses to try: not avoided, not at their limit, in the plan's order.
+ * @param full a host that is at its limit, or NULL */
+static uint32_t choose_addresses(struct bh_sched *s, const struct dest *d, bool proven,
+                                 struct bh_sched_address chosen[BH_ROUND_ADDRESSES_MAX],
+                                 struct host **full)
+{
+    uint32_t count = 0;
+    const struct site *site = d->site;
+    *full = NULL;
+    for (uint32_t i = 0; i < site->address_count && count < BH_ROUND_ADDRESSES_MAX; i++) {
+        const struct site_address *a = &site->addresses[i];
+        struct host *host = host_find(s, &a->address);
+        if (site_avoids(s, a)) {
+            continue;
+        }
+        if (host == NULL || shared_allows(&host->limit, d->policy.per_host_max, proven)) {
+            chosen[count++] = a->address;
+        } else if (*full == NULL) {
+            *full = host;
+        }
+    }
+    return count;
+}
+
+/* @return NULL for want of memory, with nothing changed */
+static struct session *create(struct bh_sched *s, struct dest *d, bool proven,
+                              const struct bh_sched_address *addresses, uint32_t count)
+{
+    struct host *hosts[BH_ROUND_ADDRESSES_MAX];
+    struct session *session = NULL;
+    uint32_t got = 0;
+    while (got < count && (hosts[got] = host_get(s, &addresses[got])) != NULL) {
+        got++;
+    }
+    if (got == count) {
+        session = session_create(s, d, !proven);
+    }
+    for (uint32_t i = 0; i < got; i++) {
+        if (session != NULL) {
+            session_add_host(session, hosts[i]);
+        } else {
+            host_release(s, hosts[i]);
+        }
+    }
+    return session;
+}
+
+/* @return false if nothing more can be opened for d now */
+static bool open_one(struct bh_sched *s, struct dest *d)
+{
+    struct bh_sched_address chosen[BH_ROUND_ADDRESSES_MAX];
+    struct host *full = NULL;
+    const bool proven = recently_succeeded(s, d);
+    if (!may_open(s, d, proven)) {
+        return false;
+    }
+    const uint32_t count = choose_addresses(s, d, proven, chosen, &full);
+    if (count == 0 && full != NULL) {
+        want(s, d, BH_LIMITED_BY_HOST, &full->limit, d->policy.per_host_max,
+             full->idle != NULL ? BH_CONTAINER(full->idle, struct session, idle_host) : NULL);
+        return false;
+    }
+    if (count == 0) {
+        d->limited = BH_LIMITED_BY_HOST;
+        site_block(s, d->site); /* all avoided until a penalty ends */
+        return false;
+    }
+    struct session *session = create(s, d, proven, chosen, count);
+    if (session == NULL) {
+        sched_starve(s);
+        return false;
+    }
+    struct bh_sched_action *action = sched_emit(s, BH_SCHED_OPEN, d->id);
+    if (action == NULL) {
+        session_abandon(s, session);
+        return false;
+    }
+    d->site->evicted = false;
+    action->session = session->id;
+    action->count = count;
+    memcpy(action->addresses, chosen, count * sizeof(chosen[0]));
+    return true;
+}
+
+/* Destinations with waiting items, each once, in turn; what an idle session can take is leased. */
+static void lease_all(struct bh_sched *s, struct site *site)
+{
+    uint32_t tries = site->turn_count;
+    struct session *session = idle_session(site);
+    while (session != NULL && site->turn_first != NULL && tries > 0) {
+        struct dest *d = site->turn_first;
+        if (worn_out(s, session)) {
+            if (!sched_session_close(s, session)) {
+                return;
+            }
+            session = idle_session(site);
+            continue;
+        }
+        if (!dest_may_run(s, d) || d->items == 0) {
+            site_turn_remove(site, d);
+            tries--;
+            continue;
+        }
+        d->limited = BH_LIMITED_BY_NOTHING;
+        if (d->sessions - d->opening >= d->window) {
+            d->limited = BH_LIMITED_BY_DESTINATION;
+            tries--;
+        } else if (lease(s, d, session)) {
+            session = idle_session(site); /* it may have more for the next session */
+        } else {
+            return; /* memory or rate: the same for those behind it, and it stays the first */
+        }
+        site_turn_remove(site, d);
+        if (d->items > 0) {
+            site_turn_add(site, d);
+        }
+    }
+}
+
+void site_step(struct bh_sched *s, struct site *site)
+{
+    lease_all(s, site);
+    if (site->turn_first == NULL) {
+        site->evicted = false;
+    }
+    if (site->idle != NULL || site->blocked || site->rate_waiting) {
+        return; /* what waits is held back by something else than connections, or waits its turn */
+    }
+    for (struct dest *d = site->turn_first; d != NULL; d = d->turn_next) {
+        if (!dest_may_run(s, d)) {
+            continue;
+        }
+        d->limited = BH_LIMITED_BY_NOTHING;
+        while (d->opening < d->items && open_one(s, d)) {
+        }
+        if (d->limited != BH_LIMITED_BY_NOTHING && d->limited != BH_LIMITED_BY_DESTINATION) {
+            break; /* the same for those behind it */
+        }
+    }
+}

@@ -1,0 +1,309 @@
+#include "sched_internal.h"
+
+#include <stdlib.h>
+
+#include "bh/assert.h"
+#include "bh/wire.h"
+
+/* Sessions: connecting, idle, busy with a lease, or closing. */
+
+struct session *session_find(const struct bh_sched *s, uint32_t id)
+{
+    unsigned char key[4];
+    bh_put_be32(key, id);
+    struct bh_map_node *node = bh_map_find(&s->sessions, bh_slice(key, sizeof(key)));
+    return node != NULL ? BH_CONTAINER(node, struct session, node) : NULL;
+}
+
+static void count_in(struct limit *limit, const struct session *session)
+{
+    limit->sessions++;
+    limit->unproven += session->unproven ? 1 : 0;
+}
+
+static void count_out(struct limit *limit, const struct session *session)
+{
+    BH_ASSERT(limit->sessions > 0);
+    limit->sessions--;
+    if (session->unproven) {
+        BH_ASSERT(limit->unproven > 0);
+        limit->unproven--;
+    }
+}
+
+struct session *session_create(struct bh_sched *s, struct dest *d, bool unproven)
+{
+    struct session *session = calloc(1, sizeof(*session));
+    if (session == NULL) {
+        return NULL;
+    }
+    do {
+        session->id = ++s->next_session;
+        bh_put_be32(session->key, session->id);
+        session->node.key = bh_slice(session->key, sizeof(session->key));
+    } while (session->id == 0 || bh_map_find(&s->sessions, session->node.key) != NULL);
+    if (bh_map_insert(&s->sessions, &session->node) != BH_OK) {
+        free(session);
+        return NULL;
+    }
+    session->state = SESSION_CONNECTING;
+    session->dest = d;
+    session->connector = d->connector;
+    session->opened_ms = s->now.mono_ms;
+    session->life_ms = d->policy.connection_life_ms;
+    session->messages_max = d->policy.messages_per_connection;
+    session->idle_ms = d->policy.idle_ms;
+    session->unproven = unproven;
+    session->site = d->site;
+    session->site_next = d->site->sessions;
+    if (d->site->sessions != NULL) {
+        d->site->sessions->site_prev = session;
+    }
+    d->site->sessions = session;
+    d->site->session_count++;
+    d->sessions++;
+    d->opening++;
+    count_in(&s->limit, session);
+    count_in(&session->connector->limit, session);
+    return session;
+}
+
+void session_add_host(struct session *session, struct host *host)
+{
+    BH_ASSERT(session->host_count < BH_ROUND_ADDRESSES_MAX);
+    session->hosts[session->host_count++] = host;
+    count_in(&host->limit, session);
+}
+
+void session_proven(struct bh_sched *s, struct session *session)
+{
+    session->succeeded = true;
+    session->delivered = true;
+    session->site->success_ms = sched_mark(s);
+    if (!session->unproven) {
+        return;
+    }
+    count_out(&s->limit, session);
+    count_out(&session->connector->limit, session);
+    for (uint32_t i = 0; i < session->host_count; i++) {
+        count_out(&session->hosts[i]->limit, session);
+    }
+    session->unproven = false;
+    count_in(&s->limit, session);
+    count_in(&session->connector->limit, session);
+    for (uint32_t i = 0; i < session->host_count; i++) {
+        count_in(&session->hosts[i]->limit, session);
+    }
+}
+
+static void enter_idle(struct bh_sched *s, struct session *session)
+{
+    session->state = SESSION_IDLE;
+    link_push(&session->site->idle, &session->idle_site);
+    link_push(&session->connector->idle, &session->idle_connector);
+    if (session->host_count > 0) {
+        link_push(&session->hosts[0]->idle, &session->idle_host);
+    }
+    sched_set_timer(s, &s->session_timers, &session->timer, s->now.mono_ms + session->idle_ms);
+}
+
+static void leave_idle(struct bh_sched *s, struct session *session)
+{
+    link_remove(&session->idle_site);
+    link_remove(&session->idle_connector);
+    link_remove(&session->idle_host);
+    bh_heap_remove(&s->session_timers, &session->timer);
+}
+
+void session_begin_lease(struct bh_sched *s, struct session *session, struct dest *d)
+{
+    BH_ASSERT(session->state == SESSION_IDLE && session->dest == NULL);
+    leave_idle(s, session);
+    session->state = SESSION_BUSY;
+    session->dest = d;
+    session->succeeded = false;
+    d->sessions++;
+}
+
+bool sched_session_close(struct bh_sched *s, struct session *session)
+{
+    BH_ASSERT(session->state == SESSION_IDLE);
+    struct bh_sched_action *action = sched_emit(s, BH_SCHED_CLOSE, 0);
+    if (action == NULL) {
+        return false;
+    }
+    action->session = session->id;
+    leave_idle(s, session);
+    session->state = SESSION_CLOSING;
+    session->site->ready_count--;
+    return true;
+}
+
+void session_timer_fired(struct bh_sched *s, struct session *session)
+{
+    if (!sched_session_close(s, session)) {
+        sched_set_timer(s, &s->session_timers, &session->timer, s->now.mono_ms + TICK_MS);
+    }
+}
+
+/* The destination that opened it, or was leased to it, has one session less. */
+static struct dest *release_dest(struct session *session)
+{
+    struct dest *d = session->dest;
+    if (d != NULL) {
+        BH_ASSERT(d->sessions > 0);
+        d->sessions--;
+        if (session->state == SESSION_CONNECTING) {
+            BH_ASSERT(d->opening > 0);
+            d->opening--;
+        }
+        session->dest = NULL;
+    }
+    return d;
+}
+
+static void release_hosts(struct bh_sched *s, struct session *session)
+{
+    while (session->host_count > 0) {
+        struct host *host = session->hosts[--session->host_count];
+        count_out(&host->limit, session);
+        host_release(s, host);
+    }
+}
+
+/* Out of all counts and lists, and freed; its site stays. */
+static void destroy(struct bh_sched *s, struct session *session)
+{
+    struct site *site = session->site;
+    BH_ASSERT(session->leased == 0 && session->dest == NULL);
+    if (session->state == SESSION_IDLE) {
+        leave_idle(s, session);
+    }
+    if (session->state == SESSION_IDLE || session->state == SESSION_BUSY) {
+        site->ready_count--;
+    }
+    if (session->site_prev != NULL) {
+        session->site_prev->site_next = session->site_next;
+    } else {
+        site->sessions = session->site_next;
+    }
+    if (session->site_next != NULL) {
+        session->site_next->site_prev = session->site_prev;
+    }
+    site->session_count--;
+    release_hosts(s, session);
+    count_out(&s->limit, session);
+    count_out(&session->connector->limit, session);
+    sched_connector_release(s, session->connector);
+    bh_map_remove(&s->sessions, &session->node);
+    free(session);
+}
+
+void session_abandon(struct bh_sched *s, struct session *session)
+{
+    (void)release_dest(session);
+    destroy(s, session);
+}
+
+/* Events */
+
+/* The destination, stepped, unless it was freed meanwhile. */
+static void step_again(struct bh_sched *s, uint32_t id)
+{
+    struct dest *d = id != 0 ? dest_find(s, id) : NULL;
+    if (d != NULL) {
+        dest_step(s, d);
+    }
+}
+
+void bh_sched_session_ready(struct bh_sched *s, uint32_t session_id,
+                            const struct bh_sched_address *address, struct bh_now now)
+{
+    struct session *session = session_find(s, session_id);
+    s->now = now;
+    if (session == NULL || session->state != SESSION_CONNECTING) {
+        return;
+    }
+    struct host *host = host_get(s, address);
+    if (host != NULL) {
+        count_in(&host->limit, session);
+        release_hosts(s, session);
+        session->hosts[session->host_count++] = host;
+    }
+    struct site *site = session->site;
+    const struct dest *d = release_dest(session);
+    const uint32_t id = d != NULL ? d->id : 0;
+    enter_idle(s, session);
+    site->ready_count++;
+    site_recovered(s, site);
+    site_step(s, site);
+    step_again(s, id);
+    site_step_blocked(s, BLOCKED_STEPS); /* hosts that it did not need came free */
+}
+
+static void grow_window(struct dest *d)
+{
+    const uint32_t start = d->policy.per_destination_start;
+    uint32_t window = d->window + 1;
+    if (d->window < start) {
+        window = d->window * 2 < start ? d->window * 2 : start;
+    }
+    d->window = window < d->policy.per_destination_max ? window : d->policy.per_destination_max;
+}
+
+void bh_sched_session_idle(struct bh_sched *s, uint32_t session_id, struct bh_now now)
+{
+    struct session *session = session_find(s, session_id);
+    s->now = now;
+    if (session == NULL || session->state != SESSION_BUSY) {
+        return;
+    }
+    BH_ASSERT(session->leased == 0);
+    struct dest *d = release_dest(session);
+    const uint32_t id = d != NULL ? d->id : 0;
+    enter_idle(s, session);
+    if (d != NULL && session->succeeded && dest_may_run(s, d)) {
+        grow_window(d);
+    }
+    site_step(s, session->site);
+    step_again(s, id);
+    site_step_blocked(s, BLOCKED_STEPS);
+}
+
+void bh_sched_session_closed(struct bh_sched *s, uint32_t session_id,
+                             const struct bh_sched_address *failed, uint32_t failed_count,
+                             enum bh_sched_fault fault, const struct bh_outcome *outcome,
+                             struct bh_now now)
+{
+    struct session *session = session_find(s, session_id);
+    s->now = now;
+    if (session == NULL) {
+        return;
+    }
+    struct site *site = session->site;
+    struct bh_sched_address first = {0};
+    const enum session_state state = session->state;
+    const bool delivered = session->delivered;
+    if (failed_count == 0 && session->host_count > 0) {
+        host_address(session->hosts[0],
+                     &first); /* somebody must be avoided, or it goes in circles */
+        failed = &first;
+        failed_count = 1;
+    }
+    struct dest *d = release_dest(session);
+    const uint32_t id = d != NULL ? d->id : 0;
+    site->pins++;
+    destroy(s, session);
+    if (outcome != NULL && delivered && d != NULL && d->window > 1) {
+        d->window /= 2; /* a partner that ends a working connection wants fewer */
+    } else if (outcome != NULL && !delivered &&
+               (state == SESSION_CONNECTING || state == SESSION_BUSY)) {
+        site_session_failed(s, site, d, failed, failed_count, fault, outcome);
+    }
+    site_step_blocked(s, BLOCKED_STEPS); /* those who wait come before the site itself */
+    site->yielded = false;
+    step_again(s, id);
+    site_step(s, site);
+    site->pins--;
+    site_release(s, site);
+}

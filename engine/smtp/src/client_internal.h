@@ -1,0 +1,67 @@
+/* client_internal.h - what the files of the client core share. */
+#pragma once
+
+#include "bh/smtp_client.h"
+
+/* Room that the longest command needs: RCPT with NOTIFY and ORCPT. */
+#define BH_COMMAND_MAX 1536
+
+_Static_assert(BH_COMMAND_MAX > BH_ADDRESS_MAX + BH_ORCPT_MAX + BH_ENVID_MAX + 128,
+               "a command fits");
+_Static_assert(BH_CLIENT_OUT_MIN >= BH_COMMAND_MAX, "scratch holds a command");
+_Static_assert(BH_CLIENT_EXPECT_MAX > 2 * (BH_CLIENT_RECIPIENTS_MAX + 3), "two groups fit");
+
+/* Where a recipient stands in its attempt (bh_client_result.step). */
+enum bh_rcpt_step {
+    BH_RCPT_NEW,      /* not asked for in a round that counts */
+    BH_RCPT_ASKED,    /* RCPT was handed out */
+    BH_RCPT_ACCEPTED, /* 2xx; the reply to the dot decides */
+    BH_RCPT_AGAIN,    /* "too many recipients": once more, if this round gets others through */
+    BH_RCPT_DECIDED,
+};
+
+static inline bool bh_client_has(const struct bh_client *c, uint32_t extension)
+{
+    return (c->facts.ehlo.extensions & extension) != 0;
+}
+
+/** An outcome of this session, without text. */
+struct bh_outcome bh_client_outcome(const struct bh_client *c, enum bh_stage stage,
+                                    enum bh_happened happened);
+/** An outcome from a reply; its text goes to `text` (cut). */
+struct bh_outcome bh_client_reply_outcome(const struct bh_client *c, enum bh_stage stage,
+                                          const struct bh_reply *reply, struct bh_buf *text);
+/** The stage that the session is in: of the reply it waits for, or of what it sends. */
+enum bh_stage bh_client_stage(const struct bh_client *c);
+/** The session is over: no more commands; DONE, QUIT where it makes sense, CLOSE follow. */
+void bh_client_end(struct bh_client *c, const struct bh_outcome *outcome, bool graceful);
+void bh_client_set_phase(struct bh_client *c, enum bh_client_phase phase);
+
+/** Decide a recipient. @param outcome its text must live in the arena of the transaction already */
+void bh_client_decide(struct bh_client *c, struct bh_client_txn *txn, uint32_t recipient,
+                      const struct bh_outcome *outcome);
+/** Decide every recipient of the transaction that is at one of these steps (a bit for each). */
+void bh_client_decide_all(struct bh_client *c, struct bh_client_txn *txn, unsigned steps,
+                          const struct bh_outcome *outcome);
+/** The outcome of a reply with its text in the arena of the transaction. */
+struct bh_outcome bh_client_txn_outcome(const struct bh_client *c, struct bh_client_txn *txn,
+                                        enum bh_stage stage, const struct bh_reply *reply);
+
+/** A reply in PHASE_OPEN. */
+void bh_client_on_open_reply(struct bh_client *c, const struct bh_reply *reply);
+/** The round of `sending` is over without content. */
+void bh_client_round_over(struct bh_client *c);
+
+/** Can this message go to this peer at all? Recipients that can't are decided.
+ * @return false: none is left to send */
+bool bh_client_preflight(struct bh_client *c, struct bh_client_txn *txn);
+void bh_client_put_mail(const struct bh_client *c, const struct bh_client_txn *txn,
+                        struct bh_buf *out);
+void bh_client_put_rcpt(const struct bh_client *c, const struct bh_recipient *recipient,
+                        struct bh_buf *out);
+
+/** Make output in PHASE_OPEN. @return false: nothing to do */
+bool bh_client_next_open(struct bh_client *c, struct bh_buf *out, struct bh_client_action *action);
+/** Hand out what lies in `out`, which isn't empty. */
+void bh_client_emit(struct bh_client *c, const struct bh_buf *out, enum bh_client_output output,
+                    struct bh_client_action *action);

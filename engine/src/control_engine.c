@@ -1,0 +1,194 @@
+/* The control socket's errands on the engine's thread. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "bh/log.h"
+#include "control_private.h"
+#include "engine_internal.h"
+
+static void limit_text(const struct bh_sched_dest_info *info, char *text, size_t cap)
+{
+    switch (info->limited) {
+    case BH_LIMITED_BY_NOTHING:
+        text[0] = '\0';
+        break;
+    case BH_LIMITED_BY_DESTINATION:
+        snprintf(text, cap, "destination connections %u/%u", (unsigned)info->sessions,
+                 (unsigned)info->window);
+        break;
+    case BH_LIMITED_BY_HOST:
+        snprintf(text, cap, "host connections");
+        break;
+    case BH_LIMITED_BY_CONNECTOR:
+        snprintf(text, cap, "connector connections");
+        break;
+    case BH_LIMITED_BY_TOTAL:
+        snprintf(text, cap, "connections in all");
+        break;
+    case BH_LIMITED_BY_RATE:
+        snprintf(text, cap, "message rate");
+        break;
+    case BH_LIMITED_BY_MEMORY:
+        snprintf(text, cap, "memory for content");
+        break;
+    }
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const uint32_t x = ((const struct snapshot_dest *)a)->id;
+    const uint32_t y = ((const struct snapshot_dest *)b)->id;
+    return (x > y) - (x < y);
+}
+
+static void run_snapshot(struct engine_call *call, struct engine *e)
+{
+    struct bh_control_reply *reply = BH_CONTAINER(call, struct bh_control_reply, engine_call);
+    struct bh_sched_totals totals;
+    bh_sched_totals(e->sched, &totals);
+    struct snapshot *s = calloc(1, sizeof(*s) + totals.destinations * sizeof(struct snapshot_dest));
+    if (s != NULL) {
+        s->engine.sessions_out = totals.sessions;
+        s->engine.generation = e->config->generation;
+        for (uint32_t id = bh_sched_next_dest(e->sched, 0);
+             id != 0 && s->count < totals.destinations; id = bh_sched_next_dest(e->sched, id)) {
+            struct bh_sched_dest_info info;
+            if (bh_sched_info(e->sched, id, &info)) {
+                struct snapshot_dest *d = &s->dests[s->count++];
+                d->id = id;
+                d->sessions = info.sessions;
+                d->leased = info.leased;
+                limit_text(&info, d->limit, sizeof(d->limit));
+            }
+        }
+        qsort(s->dests, s->count, sizeof(s->dests[0]), by_id);
+    }
+    reply->snapshot = s;
+    daemon_call(reply->server->daemon, &reply->call);
+}
+
+void control_snapshot(struct bh_control_reply *reply,
+                      void (*then)(struct daemon_call *, struct daemon *))
+{
+    reply->call.run = then;
+    reply->engine_call.run = run_snapshot;
+    engine_call(reply->server->daemon->engine, &reply->engine_call);
+}
+
+/* ---- destinations whose record was changed ---- */
+
+static void tell_one(struct engine *e, uint32_t id, enum control_told what)
+{
+    const struct dest_info *d = edest_get(e, id);
+    switch (what) {
+    case CONTROL_FLUSHED:
+        if (d != NULL) {
+            for (uint32_t i = 0; i < e->resolver_count; i++) {
+                bh_resolver_forget(e->resolvers[i].resolver, d->domain);
+            }
+        }
+        bh_sched_flush(e->sched, id, engine_now(e));
+        break;
+    case CONTROL_HELD:
+        bh_sched_set_held(e->sched, id, true, engine_now(e));
+        break;
+    case CONTROL_RELEASED:
+        bh_sched_set_held(e->sched, id, false, engine_now(e));
+        break;
+    }
+}
+
+struct tell_call {
+    struct engine_call call;
+    struct bh_control_reply *reply;
+    enum control_told what;
+};
+
+static void run_tell(struct engine_call *call, struct engine *e)
+{
+    struct tell_call *t = BH_CONTAINER(call, struct tell_call, call);
+    struct bh_control_reply *reply = t->reply;
+    for (size_t i = 0; i < reply->id_count; i++) {
+        tell_one(e, reply->ids[i], t->what);
+    }
+    edest_scan_wake(e); /* those that are not in memory */
+    free(t);
+    daemon_call(reply->server->daemon, &reply->call);
+}
+
+void control_tell(struct bh_control_reply *reply, enum control_told what,
+                  void (*then)(struct daemon_call *, struct daemon *))
+{
+    struct tell_call *t = calloc(1, sizeof(*t));
+    reply->call.run = then;
+    if (t == NULL) {
+        /* The store has it: the engine meets it with its next look at the wake rows. */
+        daemon_call(reply->server->daemon, &reply->call);
+        return;
+    }
+    t->reply = reply;
+    t->what = what;
+    t->call.run = run_tell;
+    engine_call(reply->server->daemon->engine, &t->call);
+}
+
+/* ---- clock and configuration ---- */
+
+static void run_confirm(struct engine_call *call, struct engine *e)
+{
+    free(call);
+    if (e->expiry_suspended) {
+        e->expiry_suspended = false;
+        bh_log(BH_LOG_INFO, "evt=clock_confirmed expiry=resumed");
+    }
+}
+
+static void run_changed(struct engine_call *call, struct engine *e)
+{
+    struct bh_control_reply *reply = BH_CONTAINER(call, struct bh_control_reply, engine_call);
+    bh_config_unref(e->config);
+    e->config = config_cell_get(e->options.cell);
+    for (uint32_t id = bh_sched_next_dest(e->sched, 0), next = 0; id != 0; id = next) {
+        struct dest_info *d = edest_get(e, id);
+        struct bh_sched_dest_info info;
+        next = bh_sched_next_dest(e->sched, id); /* this one may leave memory below */
+        if (d == NULL || !bh_sched_info(e->sched, id, &info)) {
+            continue;
+        }
+        edest_set_policy(e, d);
+        /* What was parked may be mended: tried again now. What it holds is matched and routed
+         * anew. */
+        const struct bh_sched_dest_state state = {
+            .policy = &d->policy, .held = info.held, .has_entries = true};
+        if (bh_sched_load(e->sched, id, &state, engine_now(e)) == BH_OK) {
+            bh_sched_drop_window(e->sched, id, engine_now(e));
+        }
+    }
+    /* Sessions end after the transaction under way: what follows goes by the new policy. */
+    outgoing_close_all(e);
+    daemon_call(reply->server->daemon, &reply->call);
+}
+
+static void call_engine(struct daemon *d, void (*run)(struct engine_call *, struct engine *))
+{
+    struct engine_call *call = calloc(1, sizeof(*call));
+    if (call == NULL) {
+        bh_log(BH_LOG_ERROR, "evt=engine_not_told error=\"no memory\"");
+        return;
+    }
+    call->run = run;
+    engine_call(d->engine, call);
+}
+
+void control_confirm_clock(struct daemon *d)
+{
+    call_engine(d, run_confirm);
+}
+
+void control_config_changed(struct bh_control_reply *reply,
+                            void (*then)(struct daemon_call *, struct daemon *))
+{
+    reply->call.run = then;
+    reply->engine_call.run = run_changed;
+    engine_call(reply->server->daemon->engine, &reply->engine_call);
+}

@@ -1,0 +1,113 @@
+/* control_private.h - shared by the files of the control server. */
+#pragma once
+
+#include "bh/control.h"
+#include "bh/view.h"
+#include "control_server.h"
+#include "daemon.h"
+
+struct conn;
+
+/* What the engine knew at one moment: made on its thread, then read by views anywhere. */
+struct snapshot_dest {
+    uint32_t id;
+    uint32_t sessions, leased;
+    char limit[64];
+};
+struct snapshot {
+    struct bh_live_engine engine;
+    size_t count;
+    struct snapshot_dest dests[]; /* by id */
+};
+
+/* One answer under way. On the main thread, but for the task that it has with the store or the
+ * engine; freed at its end. */
+struct bh_control_reply {
+    struct control_server *server;
+    struct conn *conn; /* NULL: nobody waits (SIGHUP, a job taken up at start) */
+    struct bh_control_request request;
+    bool has_request;
+    bool lost; /* out of memory for the answer */
+    struct bh_buf out;
+    void (*written)(struct bh_control_reply *reply); /* when `out` has gone to the socket */
+    struct daemon_call call;                         /* back to the main thread */
+    struct engine_call engine_call;
+    struct bh_store_task task;
+    enum bh_status status;
+    struct bh_now now;
+
+    struct snapshot *snapshot; /* views */
+    struct bh_view *view;
+
+    uint32_t after; /* destinations: the last one looked at */
+    bool more;
+    bool hold; /* destinations: hold, else release or flush */
+    size_t id_count;
+    uint32_t ids[256];
+    uint64_t destinations, matched, acted, in_flight;
+
+    struct notifier notifier; /* jobs */
+    bool has_notifier;
+    uint64_t job;
+    bool flush_after;
+    struct bh_selection selection;
+    struct bh_select_cursor cursor; /* dry runs */
+
+    size_t claimed; /* reload: entries being moved, out of the engine's reach */
+    struct bh_queue_key claims[200];
+    const struct bh_config *next_config; /* reload */
+    uint64_t touched;
+};
+
+struct control_server {
+    struct daemon *daemon;
+    uv_pipe_t *listeners[8];
+    size_t listener_count;
+    struct conn *conns;
+    uint64_t generation;
+    bool closing;
+};
+
+/* control_server.c */
+struct bh_control_reply *reply_create(struct control_server *server, struct conn *conn);
+void reply_row(struct bh_control_reply *reply, struct bh_slice object);
+/** {"end":{...}} with the object's text; sends everything and frees the reply. */
+void reply_end(struct bh_control_reply *reply, struct bh_slice object);
+void reply_error(struct bh_control_reply *reply, const char *what, const char *hint);
+/** Send what there is, then call `written`. */
+void reply_flush(struct bh_control_reply *reply, void (*written)(struct bh_control_reply *reply));
+/** Run on the writer, then `then` on the main thread with reply->status set. */
+void reply_write(struct bh_control_reply *reply,
+                 enum bh_status (*run)(struct bh_store_task *, struct bh_queue *,
+                                       struct bh_kv_txn *),
+                 void (*then)(struct daemon_call *, struct daemon *));
+/** The same on a reader. */
+void reply_read(struct bh_control_reply *reply,
+                enum bh_status (*run)(struct bh_store_task *, struct bh_queue *,
+                                      struct bh_kv_txn *),
+                void (*then)(struct daemon_call *, struct daemon *));
+struct bh_now control_now(struct control_server *server);
+
+/* control_ops.c */
+extern const struct bh_control_ops control_ops;
+/** Take up the bulk jobs that an earlier process left. */
+void control_resume_jobs(struct control_server *server);
+
+/* control_reload.c */
+void control_op_reload(void *ctx, const struct bh_control_request *request,
+                       struct bh_control_reply *reply);
+
+/* control_engine.c: on the engine's thread */
+/** Fill reply->snapshot, then `then` on the main thread. */
+void control_snapshot(struct bh_control_reply *reply,
+                      void (*then)(struct daemon_call *, struct daemon *));
+/** reply->ids were changed in the store (flushed; held; released): tell the scheduler. */
+enum control_told { CONTROL_FLUSHED, CONTROL_HELD, CONTROL_RELEASED };
+void control_tell(struct bh_control_reply *reply, enum control_told what,
+                  void (*then)(struct daemon_call *, struct daemon *));
+/** The wall clock is confirmed: expiry goes on. */
+void control_confirm_clock(struct daemon *d);
+/** The configuration in force has changed: the engine takes it up, then `then` on the main thread.
+ */
+void control_config_changed(struct bh_control_reply *reply,
+                            void (*then)(struct daemon_call *, struct daemon *));

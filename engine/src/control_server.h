@@ -1,0 +1,15 @@
+/* control_server.h - the control socket: a Unix socket that bhctl speaks to. On the main thread;
+ * views run on store readers, actions on the writer and the engine. */
+#pragma once
+
+#include "bh/status.h"
+
+struct daemon;
+struct control_server;
+
+/** Open the sockets of the configuration (mode 0660). @return BH_OK; BH_EIO (logged), BH_ENOMEM */
+BH_MUST_USE enum bh_status control_server_create(struct daemon *d, struct control_server **server);
+/** Close everything; the loop has to run on for its close callbacks. NULL is fine. */
+void control_server_destroy(struct control_server *server);
+/** SIGHUP: reload, with the result in the log. */
+void control_reload(struct control_server *server);

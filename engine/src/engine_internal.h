@@ -1,0 +1,173 @@
+/* engine_internal.h - what the files of the engine's thread share. */
+#pragma once
+
+#include "bh/decision.h"
+#include "bh/inflight.h"
+#include "bh/log.h"
+#include "bh/outcome_policy.h"
+#include "bh/queue_id.h"
+#include "bh/resolver.h"
+#include "engine.h"
+#include "judge.h"
+#include "sched_policy.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define LETTERS_MAX 65536 /* notes waiting for the engine */
+#define LETTERS_BYTES_MAX ((size_t)64 << 20)
+#define LEASE_BYTES_TOTAL ((uint64_t)256 << 20)
+#define WAKE_SCAN_MS 1000                /* looks at wake rows that came due */
+#define CLOCK_STEP_MS (5 * BH_MINUTE_MS) /* promise 1: a larger step suspends expiry */
+#define SETTLE_BATCH_MAX 128
+#define AGE_ROWS_MAX 64
+#define RESOLVERS_MAX 16
+
+/* How a destination's TLS is tried after a broken handshake, within one round (DESIGN 6). */
+enum tls_step { TLS_STEP_NORMAL, TLS_STEP_SMALL, TLS_STEP_CLEAR };
+
+struct dest_info {
+    struct bh_map_node node;
+    unsigned char key[4];
+    uint32_t id;
+    char domain_text[NAME_MAX_OCTETS], connector_text[NAME_MAX_OCTETS];
+    struct bh_slice domain, connector;
+    struct bh_sched_policy policy;
+    bool in_store; /* its record was read, or its mail was put while we looked */
+    struct bh_arena plan_arena;
+    struct bh_target_list plan;
+    bool has_plan;
+    struct bh_outcome end_outcome; /* what its messages end with (no such domain) */
+    char end_text[BH_OUTCOME_TEXT_MAX];
+    enum tls_step tls_step;
+    bool aging; /* a pass of expiry or warnings is under way */
+    bool age_again;
+    bool forget; /* left the scheduler while something was under way */
+    uint32_t resolving;
+    int64_t last_warn_pass_unix_ms;
+};
+
+struct session_info {
+    struct bh_map_node node;
+    unsigned char key[4];
+    struct worker_session *worker;
+    struct lease
+        *lease; /* loading, or with the session; held until the session is through with it */
+    bool closing;
+};
+
+struct settle_batch {
+    struct bh_letter letter;
+    struct bh_store_task task;
+    struct engine *engine;
+    struct notifier notifier;
+    enum bh_status status;
+    struct bh_now now;
+    size_t count;
+    struct lease_item *items[SETTLE_BATCH_MAX];
+    struct settle_batch *next;
+};
+
+struct engine {
+    struct engine_options options;
+    pthread_t thread;
+    bool started;
+    uv_loop_t loop;
+    uv_async_t doorbell;
+    uv_timer_t timer;      /* the scheduler's deadline */
+    uv_timer_t wake_timer; /* wake rows, clock, watchdog */
+    struct bh_mailbox *box;
+    const struct bh_config *config; /* counted */
+    struct bh_sched *sched;
+    struct resolver_slot {
+        struct bh_resolver *resolver;
+        uint64_t hash; /* of its settings */
+    } resolvers[RESOLVERS_MAX];
+    uint32_t resolver_count; /* the first is the global one */
+    struct bh_map dests, sessions;
+    struct bh_rng rng;
+    uint64_t next_number; /* of sessions */
+    uint32_t next_worker;
+
+    struct settle_batch *batch;  /* being filled */
+    struct settle_batch *failed; /* to be tried again */
+    struct lease_item *unjudged; /* for want of memory */
+    uint64_t settling;           /* batches with the writer */
+    uint64_t pending;            /* other tasks whose answer is a letter */
+    uint64_t leases;             /* not yet freed */
+
+    bool scanning_wake;
+    struct bh_queue_wake wake_after;
+    bool scanning_fresh;
+    atomic_bool lost_notes;
+
+    int64_t clock_offset_ms; /* wall - monotonic, as last seen */
+    bool expiry_suspended;
+    bool draining, drained;
+    uint64_t delivered, deferred, bounced, received; /* since start, for status */
+};
+
+struct bh_now engine_now(struct engine *e);
+/** Carry out what the scheduler wants, then arm its timer. Call after every event fed to it. */
+void engine_pump(struct engine *e);
+/** The first half of it: the actions that stand now, carried out. */
+void engine_act(struct engine *e);
+
+/** The resolver of a connector: its own where its settings differ from the global ones. */
+struct bh_resolver *engine_resolver(struct engine *e, const struct bh_connector *connector);
+
+/* engine_dest.c */
+struct dest_info *edest_get(struct engine *e, uint32_t id);
+/** Known from now on; created if new. @return NULL for want of memory */
+struct dest_info *edest_learn(struct engine *e, uint32_t id, struct bh_slice domain,
+                              struct bh_slice connector);
+void edest_drop(struct engine *e, struct dest_info *d);
+const struct bh_connector *edest_connector(const struct engine *e, const struct dest_info *d);
+void edest_set_policy(struct engine *e, struct dest_info *d);
+void edest_resolve(struct engine *e, uint32_t id);
+void edest_on_put(struct engine *e, struct put_note *note);
+void edest_on_found(struct engine *e, struct bh_letter *letter);
+void edest_scan_fresh(struct engine *e);
+void edest_scan_wake(struct engine *e);
+void edest_refill(struct engine *e, uint32_t id, uint32_t count);
+void edest_on_refilled(struct engine *e, struct bh_letter *letter);
+/** Write a change of a destination's record; with company, soon. */
+void edest_update(struct engine *e, uint32_t id, const struct bh_destination_change *change);
+void edest_on_updated(struct engine *e, struct bh_letter *letter);
+
+/* engine_session.c */
+void outgoing_open(struct engine *e, const struct bh_sched_action *action);
+void outgoing_close(struct engine *e, uint32_t id);
+void outgoing_lease(struct engine *e, const struct bh_sched_action *action);
+void outgoing_on_loaded(struct engine *e, struct lease *lease);
+void outgoing_on_ready(struct engine *e, struct worker_session *s);
+void outgoing_on_item(struct engine *e, struct lease_item *item);
+void outgoing_retry_unjudged(struct engine *e);
+void outgoing_on_idle(struct engine *e, struct worker_session *s);
+void outgoing_on_closed(struct engine *e, struct worker_session *s);
+/** Close all in good order (reload, drain). */
+void outgoing_close_all(struct engine *e);
+
+/* engine_settle.c */
+/** Hand a judged item to the writer, with others. */
+void settle_add(struct engine *e, struct lease_item *item);
+void settle_flush(struct engine *e);
+void settle_on_done(struct engine *e, struct settle_batch *batch);
+/** Batches that met a full disk. */
+void settle_retry(struct engine *e);
+/** Give up a hold on a lease: it is freed with its last one. */
+void lease_release(struct engine *e, struct lease *lease);
+/** The item leaves its lease without a settle. */
+void settle_skip(struct engine *e, struct lease_item *item);
+/** Move a fresh item, or one whose connector changed. */
+void settle_demote(struct engine *e, const struct bh_sched_item *item);
+void settle_rebind(struct engine *e, struct lease_item *item);
+
+/* engine_age.c */
+/** Run expiry (if `expire`) and warnings over a destination, in slices. */
+void age_pass(struct engine *e, uint32_t destination, bool expire,
+              const struct bh_outcome *outcome);
+void age_on_passed(struct engine *e, struct bh_letter *letter);
+
+/** Told of reports made by the writer. */
+void engine_note_made(struct engine *e, const struct notify_made *made);

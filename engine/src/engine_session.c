@@ -1,0 +1,482 @@
+/* Sessions of the engine: opened, given work, closed; and what comes back from them. */
+#include "engine_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "bh/assert.h"
+#include "bh/wire.h"
+
+static struct session_info *find_session(struct engine *e, uint32_t id)
+{
+    unsigned char key[4];
+    bh_put_be32(key, id);
+    struct bh_map_node *node = bh_map_find(&e->sessions, bh_slice(key, sizeof(key)));
+    return node != NULL ? BH_CONTAINER(node, struct session_info, node) : NULL;
+}
+
+/* ---- opening ---- */
+
+/* The addresses of a site come from whichever destination was resolved last; their names are looked
+ * up in the plan of the one that opens. */
+static const struct bh_target_host *host_of(const struct dest_info *d,
+                                            const struct bh_sched_address *a)
+{
+    for (size_t i = 0; d->has_plan && i < d->plan.targets_len; i++) {
+        const struct bh_target *t = &d->plan.targets[i];
+        if (t->port == a->port && bh_ip_eq(&t->ip, &a->ip)) {
+            return t->host;
+        }
+    }
+    return NULL;
+}
+
+static void fill_addresses(struct worker_session *s, const struct dest_info *d,
+                           const struct bh_sched_action *action)
+{
+    s->address_count = action->count;
+    for (uint32_t i = 0; i < action->count; i++) {
+        const struct bh_sched_address *a = &action->addresses[i];
+        struct bh_buf host = bh_buf(s->hosts[i], sizeof(s->hosts[i]) - 1);
+        s->addresses[i] = *a;
+        const struct bh_target_host *named = host_of(d, a);
+        if (named != NULL) {
+            bh_buf_add_cut(&host, named->name);
+        } else {
+            char text[BH_IP_TEXT_MAX];
+            bh_buf_add_cut(&host, bh_slice_str(bh_ip_text(&a->ip, text)));
+        }
+        s->hosts[i][host.len] = '\0';
+    }
+}
+
+static struct session_info *make_session(struct engine *e, const struct bh_sched_action *action,
+                                         struct dest_info *d, const struct bh_connector *c)
+{
+    struct worker_session *s = calloc(1, sizeof(*s));
+    struct session_info *info = calloc(1, sizeof(*info));
+    if (s == NULL || info == NULL) {
+        free(s);
+        free(info);
+        return NULL;
+    }
+    bool lapsed = false;
+    s->id = action->session;
+    s->number = ++e->next_number;
+    s->destination = d->id;
+    s->config = bh_config_ref(e->config);
+    s->connector = c;
+    s->demand = bh_connector_tls_demand(c, engine_now(e).unix_ms, &lapsed);
+    s->small_hello = d->tls_step == TLS_STEP_SMALL;
+    s->clear = d->tls_step == TLS_STEP_CLEAR && !bh_tls_demand_requires_tls(s->demand);
+    fill_addresses(s, d, action);
+    info->worker = s;
+    bh_put_be32(info->key, s->id);
+    info->node.key = bh_slice(info->key, sizeof(info->key));
+    if (bh_map_insert(&e->sessions, &info->node) != BH_OK) {
+        bh_config_unref(s->config);
+        free(s);
+        free(info);
+        return NULL;
+    }
+    return info;
+}
+
+void outgoing_open(struct engine *e, const struct bh_sched_action *action)
+{
+    struct dest_info *d = edest_get(e, action->destination);
+    const struct bh_connector *c = d != NULL ? edest_connector(e, d) : NULL;
+    struct session_info *info = c != NULL ? make_session(e, action, d, c) : NULL;
+    if (info == NULL) {
+        const struct bh_outcome outcome = {
+            .stage = BH_STAGE_CONNECT,
+            .happened = c != NULL ? BH_HAPPENED_OUR_RESOURCE : BH_HAPPENED_OUR_CONFIG,
+            .text = c != NULL ? BH_LIT("no memory for a session")
+                              : BH_LIT("its connector is gone from the configuration")};
+        bh_sched_session_closed(e->sched, action->session, NULL, 0, BH_SCHED_OURS, &outcome,
+                                engine_now(e));
+        return;
+    }
+    struct worker *worker = e->options.workers[e->next_worker++ % e->options.worker_count];
+    worker_open(worker, info->worker);
+}
+
+void outgoing_close(struct engine *e, uint32_t id)
+{
+    struct session_info *info = find_session(e, id);
+    if (info != NULL) {
+        info->closing = true;
+        worker_close(info->worker);
+    }
+}
+
+void outgoing_close_all(struct engine *e)
+{
+    for (struct bh_map_node *node = bh_map_next(&e->sessions, NULL); node != NULL;
+         node = bh_map_next(&e->sessions, node)) {
+        struct session_info *info = BH_CONTAINER(node, struct session_info, node);
+        info->closing = true;
+        worker_close(info->worker);
+    }
+}
+
+/* ---- leases ---- */
+
+static void on_loaded_elsewhere(struct lease *lease)
+{
+    struct engine *e = lease->owner;
+    lease->letter.kind = ENGINE_LEASE_LOADED;
+    bh_mailbox_post_always(e->box, &lease->letter);
+}
+
+/* Nothing of it can be leased now: all goes back to its window. */
+static void return_all(struct engine *e, const struct bh_sched_action *action)
+{
+    for (uint32_t i = action->count; i > 0; i--) {
+        bh_sched_item_returned(e->sched, action->items[i - 1], engine_now(e));
+    }
+    outgoing_close(e, action->session); /* idle, it would be given the same again at once */
+}
+
+/* An entry that is leased twice at a time would be delivered twice: whatever else is wrong, not
+ * that. */
+static bool claim(struct engine *e, struct lease_item *item)
+{
+    const enum bh_status status = leased_add(e->options.leased, item->key);
+    if (status != BH_OK) {
+        return false;
+    }
+    item->slot = bh_inflight_take(e->options.inflight);
+    if (item->slot == UINT32_MAX) {
+        leased_remove(e->options.leased, item->key);
+        return false;
+    }
+    const struct bh_inflight_slot slot = {.state = BH_INFLIGHT_LEASED, .key = item->key};
+    bh_inflight_set(e->options.inflight, item->slot, &slot);
+    return true;
+}
+
+/* Fresh mail that leaves memory without an end is in no other list: its lane is read again. */
+static void look_again(struct engine *e, bool fresh)
+{
+    if (fresh) {
+        atomic_store(&e->lost_notes, true);
+    }
+}
+
+static uint64_t bytes_of(const struct bh_sched_action *action)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < action->count; i++) {
+        bytes += action->items[i]->size;
+    }
+    return bytes;
+}
+
+void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
+{
+    struct dest_info *d = edest_get(e, action->destination);
+    struct session_info *info = find_session(e, action->session);
+    const bool can = d != NULL && (action->session == 0 || info != NULL);
+    struct lease *lease = can ? lease_create(e->config, d->id, d->domain, d->connector,
+                                             action->session != 0 ? bytes_of(action) : 0)
+                              : NULL;
+    if (lease == NULL) {
+        return_all(e, action);
+        return;
+    }
+    lease->session = action->session;
+    lease->clear_fallback = info != NULL && info->worker->clear;
+    lease->now_unix_ms = engine_now(e).unix_ms;
+    lease->loaded = on_loaded_elsewhere;
+    lease->owner = e;
+    lease->inflight = e->options.inflight;
+    for (uint32_t i = 0; i < action->count; i++) {
+        struct bh_sched_item *sched = action->items[i];
+        struct lease_item *item = &lease->items[lease->count];
+        *item =
+            (struct lease_item){.lease = lease,
+                                .sched = sched,
+                                .key = {.destination = d->id, .id = sched->id, .part = sched->part},
+                                .lane = sched->fresh ? BH_LANE_FRESH : BH_LANE_ENTRY};
+        if (claim(e, item)) {
+            lease->count++;
+        } else {
+            look_again(e, sched->fresh);
+            bh_sched_item_gone(e->sched, sched, engine_now(e));
+        }
+    }
+    lease->open = lease->count;
+    e->leases++;
+    if (info != NULL) {
+        BH_ASSERT(info->lease == NULL);
+        info->lease = lease;
+        lease->open++;
+    }
+    if (lease->count == 0 || lease_load(lease, e->options.store) != BH_OK) {
+        for (uint32_t i = 0; i < lease->count; i++) {
+            lease->items[i].what = LEASE_FAILED;
+        }
+        outgoing_on_loaded(e, lease);
+    }
+}
+
+static struct judge_context context_of(struct engine *e, const struct lease_item *item,
+                                       const struct session_info *info)
+{
+    const struct dest_info *d = edest_get(e, item->key.destination);
+    const struct lease *lease = item->lease;
+    const struct bh_connector *c = bh_config_connector(lease->config, lease->connector);
+    if (c == NULL) {
+        c = &lease->config->connectors[lease->config->connectors_count - 1];
+    }
+    BH_ASSERT(d != NULL);
+    struct judge_context ctx = {
+        .connector = c,
+        .retry = &d->policy.retry,
+        .rng = &e->rng,
+        .now = engine_now(e),
+        .generation = lease->config->generation,
+        .hosts = d->has_plan ? (uint32_t)d->plan.hosts_len : 1,
+        .expiry_suspended = e->expiry_suspended,
+        .route = c->route == BH_ROUTE_MX ? BH_LIT("mx") : BH_LIT("smarthosts"),
+        .tls_wanted = bh_slice_str(bh_tls_mode_name(c->tls.demand.mode)),
+    };
+    if (info != NULL) {
+        ctx.tls_got = bh_slice_str(info->worker->tls_got);
+        ctx.tls_reason = bh_slice_str(info->worker->tls_reason);
+    }
+    return ctx;
+}
+
+/* No session for it: its recipients end with what its destination ends with. */
+static void end_item(struct engine *e, struct lease_item *item)
+{
+    const struct dest_info *d = edest_get(e, item->key.destination);
+    const struct judge_context ctx = context_of(e, item, NULL);
+    if (judge_item_with(item, &d->end_outcome, &ctx) == BH_OK) {
+        settle_add(e, item);
+    } else {
+        settle_skip(e, item);
+    }
+}
+
+/* Younger than five minutes: waits for TLS, uncharged (DESIGN 6, opportunistic). */
+static void postpone(struct engine *e, struct lease_item *item)
+{
+    const struct judge_context ctx = context_of(e, item, NULL);
+    const struct bh_outcome outcome = {.stage = BH_STAGE_TLS,
+                                       .happened = BH_HAPPENED_TLS_FAILED,
+                                       .text = BH_LIT("TLS is broken there; in clear only when "
+                                                      "older than 5 minutes")};
+    if (item->entry.recipient_count == 0 || judge_item_with(item, &outcome, &ctx) != BH_OK) {
+        settle_skip(e, item);
+        return;
+    }
+    item->settle.charged = false;
+    item->settle.remaining = BH_ENTRY_DUE;
+    item->settle.due_unix_ms = ctx.now.unix_ms + 5 * BH_MINUTE_MS - item->age_ms;
+    settle_add(e, item);
+}
+
+/* Its session is through with it; the scheduler is told once. */
+static void answered(struct engine *e, struct lease_item *item)
+{
+    if (!item->answered) {
+        item->answered = true;
+        bh_sched_item_answered(e->sched, item->sched);
+    }
+}
+
+/* The session is through with the whole lease, or gone. */
+static void let_go(struct engine *e, struct session_info *info)
+{
+    struct lease *lease = info->lease;
+    if (lease == NULL) {
+        return;
+    }
+    info->lease = NULL;
+    for (uint32_t i = 0; i < lease->count; i++) {
+        if (!lease->items[i].left) {
+            answered(e, &lease->items[i]);
+        }
+    }
+    lease_release(e, lease);
+}
+
+static void handle_undeliverable(struct engine *e, struct lease_item *item)
+{
+    switch (item->what) {
+    case LEASE_DELIVER:
+        break;
+    case LEASE_GONE:
+    case LEASE_FILTERED:
+    case LEASE_FAILED: /* the next look at the wake rows brings what can be read by then */
+        look_again(e, item->lane == BH_LANE_FRESH);
+        settle_skip(e, item);
+        break;
+    case LEASE_REBIND:
+        answered(e, item);
+        settle_rebind(e, item);
+        break;
+    case LEASE_YOUNG:
+        answered(e, item);
+        postpone(e, item);
+        break;
+    }
+}
+
+void outgoing_on_loaded(struct engine *e, struct lease *lease)
+{
+    struct session_info *info = find_session(e, lease->session);
+    const struct dest_info *d = edest_get(e, lease->destination);
+    const uint32_t count = lease->count;
+    const uint32_t session = lease->session;
+    uint32_t deliverable = 0;
+    BH_ASSERT(d != NULL);
+    const bool parks =
+        session == 0 && count > 0 && bh_outcome_policy(&d->end_outcome).fault != BH_FAULT_THEIRS;
+    lease->open++; /* holds it while we walk */
+    for (uint32_t i = 0; i < count; i++) {
+        struct lease_item *item = &lease->items[i];
+        if (item->what != LEASE_DELIVER) {
+            handle_undeliverable(e, item);
+        } else if (session != 0 && info != NULL && !info->closing && !e->draining) {
+            deliverable++;
+        } else if (session != 0) {
+            item->returned = true;
+            settle_skip(e, item);
+            item->what = LEASE_GONE;
+        } else if (parks) {
+            item->returned = true;
+            item->what = LEASE_GONE;
+            settle_skip(e, item);
+        } else {
+            end_item(e, item);
+        }
+    }
+    if (parks && deliverable == 0) {
+        bh_sched_dest_failed(e->sched, d->id, BH_SCHED_OURS, &d->end_outcome, engine_now(e));
+    }
+    if (session != 0 && deliverable == 0) {
+        if (info != NULL) {
+            let_go(e, info);
+        }
+        if (info == NULL || !info->closing) { /* one that closes takes no more */
+            bh_sched_session_idle(e->sched, session, engine_now(e));
+        }
+        bh_sched_dirty(e->sched, d->id, engine_now(e));
+    } else if (session != 0) {
+        worker_give(info->worker->worker, info->worker, lease);
+    }
+    lease_release(e, lease);
+}
+
+/* ---- what workers say ---- */
+
+void outgoing_on_ready(struct engine *e, struct worker_session *s)
+{
+    bh_log(BH_LOG_DEBUG, "evt=session_ready session=%u host=%s tls=\"%s\"", (unsigned)s->id,
+           s->hosts[s->target], s->tls_got);
+    bh_sched_session_ready(e->sched, s->id, &s->addresses[s->target], engine_now(e));
+}
+
+void outgoing_on_idle(struct engine *e, struct worker_session *s)
+{
+    struct session_info *info = find_session(e, s->id);
+    if (info != NULL) {
+        let_go(e, info);
+    }
+    bh_sched_session_idle(e->sched, s->id, engine_now(e));
+}
+
+void outgoing_on_item(struct engine *e, struct lease_item *item)
+{
+    const struct session_info *info = find_session(e, item->lease->session);
+    const struct judge_context ctx = context_of(e, item, info);
+    snprintf(item->tls_got, sizeof(item->tls_got), "%.95s",
+             info == NULL        ? "unknown"
+             : info->worker->tls ? info->worker->tls_got
+                                 : "clear");
+    answered(e, item);
+    if (judge_item(item, &ctx) != BH_OK) {
+        /* It may have been delivered: it stays leased until there is memory to settle it. */
+        item->next_settled = e->unjudged;
+        e->unjudged = item;
+    } else if (item->returned) {
+        const uint32_t destination = item->key.destination;
+        settle_skip(e, item);
+        if (info == NULL) {
+            /* Its session has closed already: nothing else makes the scheduler look again. */
+            bh_sched_dirty(e->sched, destination, engine_now(e));
+        }
+    } else {
+        settle_add(e, item);
+    }
+}
+
+void outgoing_retry_unjudged(struct engine *e)
+{
+    struct lease_item *item = e->unjudged;
+    e->unjudged = NULL;
+    while (item != NULL) {
+        struct lease_item *next = item->next_settled;
+        outgoing_on_item(e, item);
+        item = next;
+    }
+}
+
+static void log_closed(const struct worker_session *s)
+{
+    char text[BH_LOG_QUOTE_MAX];
+    char ip[BH_IP_TEXT_MAX];
+    if (s->failed) {
+        bh_log(BH_LOG_INFO,
+               "evt=session_failed connector=%.*s host=%.*s ip=%s stage=%s happened=%s code=%u "
+               "text=%s",
+               BH_FMT(s->connector->name), BH_FMT(s->outcome.host), bh_ip_text(&s->outcome.ip, ip),
+               bh_stage_name(s->outcome.stage), bh_happened_name(s->outcome.happened),
+               s->outcome.code, bh_log_quote(s->outcome.text, text));
+    }
+}
+
+/* A broken handshake where TLS is not demanded: once more with a small ClientHello, then in clear
+ * (whose mail must be older than five minutes). @return true: another try is due at once */
+static bool step_down_tls(struct engine *e, const struct worker_session *s)
+{
+    struct dest_info *d = edest_get(e, s->destination);
+    if (d == NULL || !s->tls_trouble || bh_tls_demand_requires_tls(s->demand) ||
+        s->connector->auth.mech != BH_AUTH_NONE || d->tls_step == TLS_STEP_CLEAR) {
+        return false;
+    }
+    const enum tls_step tried = s->clear         ? TLS_STEP_CLEAR
+                                : s->small_hello ? TLS_STEP_SMALL
+                                                 : TLS_STEP_NORMAL;
+    if (tried < d->tls_step) {
+        return true; /* another session has met the same, and the next step is being tried */
+    }
+    d->tls_step = d->tls_step == TLS_STEP_NORMAL ? TLS_STEP_SMALL : TLS_STEP_CLEAR;
+    bh_log(BH_LOG_WARN, "evt=tls_broken connector=%.*s host=%.*s next=%s",
+           BH_FMT(s->connector->name), BH_FMT(s->outcome.host),
+           d->tls_step == TLS_STEP_SMALL ? "small_hello" : "clear");
+    return true;
+}
+
+void outgoing_on_closed(struct engine *e, struct worker_session *s)
+{
+    struct session_info *info = find_session(e, s->id);
+    BH_ASSERT(info != NULL && info->worker == s);
+    log_closed(s);
+    engine_act(e); /* a lease that was just given to it, too, is answered for below */
+    let_go(e, info);
+    const bool again = s->failed && step_down_tls(e, s);
+    const struct bh_policy policy = bh_outcome_policy(&s->outcome);
+    const enum bh_sched_fault fault =
+        policy.fault == BH_FAULT_OURS ? BH_SCHED_OURS : BH_SCHED_THEIRS;
+    const bool failed = s->failed && !again && !e->draining;
+    bh_sched_session_closed(e->sched, s->id, s->failures, s->failure_count, fault,
+                            failed ? &s->outcome : NULL, engine_now(e));
+    bh_map_remove(&e->sessions, &info->node);
+    free(info);
+    worker_free(s);
+}

@@ -1,0 +1,451 @@
+/* What becomes of leased mail, written in batches: one task of the writer for many entries. Only
+ * after its commit an entry leaves the lease, and its slot in flight is free. */
+#include "engine_internal.h"
+
+#include <stdlib.h>
+
+#include "bh/assert.h"
+
+/* ---- events ---- */
+
+static const char *result_name(enum bh_verdict verdict)
+{
+    switch (verdict) {
+    case BH_VERDICT_KEEP:
+        return "deferred";
+    case BH_VERDICT_DELIVERED:
+    case BH_VERDICT_DELIVERED_REPORT:
+        return "delivered";
+    case BH_VERDICT_RELAYED:
+        return "relayed";
+    case BH_VERDICT_EXPANDED:
+        return "expanded";
+    case BH_VERDICT_BOUNCED:
+        return "bounced";
+    case BH_VERDICT_EXPIRED:
+        return "expired";
+    case BH_VERDICT_CANCELLED:
+        return "cancelled";
+    }
+    return "unknown";
+}
+
+static void tell_recipient(struct engine *e, const struct lease_item *item, size_t i)
+{
+    const struct bh_settle_recipient *r = &item->settle.recipients[i];
+    const struct bh_outcome *o = &r->outcome;
+    struct event event;
+    char ip[BH_IP_TEXT_MAX];
+    event_begin(&event, engine_now(e).unix_ms, "attempt");
+    event_id(&event, item->key.id);
+    bh_json_key(&event.json, "rcpt");
+    bh_json_str(&event.json, item->entry.recipients[i].to.address);
+    bh_json_key(&event.json, "result");
+    bh_json_cstr(&event.json, r->uncertain ? "uncertain" : result_name(r->verdict));
+    bh_json_key(&event.json, "connector");
+    bh_json_str(&event.json, item->lease->connector);
+    bh_json_key(&event.json, "mx");
+    bh_json_str(&event.json, o->host);
+    if (o->ip.family != 0) {
+        bh_json_key(&event.json, "ip");
+        bh_json_cstr(&event.json, bh_ip_text(&o->ip, ip));
+    }
+    bh_json_key(&event.json, "tls");
+    bh_json_cstr(&event.json, item->tls_got);
+    bh_json_key(&event.json, "stage");
+    bh_json_cstr(&event.json, bh_stage_name(o->stage));
+    bh_json_key(&event.json, "happened");
+    bh_json_cstr(&event.json, bh_happened_name(o->happened));
+    bh_json_key(&event.json, "code");
+    bh_json_u64(&event.json, o->code);
+    bh_json_key(&event.json, "text");
+    bh_json_str(&event.json, bh_slice_take(o->text, 256));
+    bh_json_key(&event.json, "age_ms");
+    bh_json_i64(&event.json, engine_now(e).unix_ms - item->entry.arrival_unix_ms);
+    if (r->verdict == BH_VERDICT_KEEP && item->settle.remaining == BH_ENTRY_DUE) {
+        bh_json_key(&event.json, "next");
+        bh_json_i64(&event.json, item->settle.due_unix_ms);
+    }
+    event_end(e->options.events, &event);
+}
+
+static void log_recipient(const struct lease_item *item, size_t i)
+{
+    const struct bh_settle_recipient *r = &item->settle.recipients[i];
+    const enum bh_log_level level = r->verdict == BH_VERDICT_DELIVERED ? BH_LOG_DEBUG : BH_LOG_INFO;
+    char id[BH_QUEUE_ID_TEXT];
+    char rcpt[BH_LOG_QUOTE_MAX];
+    char text[BH_LOG_QUOTE_MAX];
+    if (bh_log_on(level)) {
+        bh_log(level, "evt=attempt msg=%s rcpt=%s mx=%.*s tls=\"%s\" code=%u result=%s text=%s",
+               bh_queue_id_text(item->key.id, id),
+               bh_log_quote(bh_slice_take(item->entry.recipients[i].to.address, 200), rcpt),
+               BH_FMT(r->outcome.host), item->tls_got, r->outcome.code,
+               r->uncertain ? "uncertain" : result_name(r->verdict),
+               bh_log_quote(bh_slice_take(r->outcome.text, 200), text));
+    }
+}
+
+static void count_recipient(struct engine *e, const struct bh_settle_recipient *r)
+{
+    switch (r->verdict) {
+    case BH_VERDICT_KEEP:
+        e->deferred++;
+        break;
+    case BH_VERDICT_DELIVERED:
+    case BH_VERDICT_DELIVERED_REPORT:
+    case BH_VERDICT_RELAYED:
+    case BH_VERDICT_EXPANDED:
+        e->delivered++;
+        break;
+    case BH_VERDICT_BOUNCED:
+    case BH_VERDICT_EXPIRED:
+        e->bounced++;
+        break;
+    case BH_VERDICT_CANCELLED:
+        break;
+    }
+}
+
+static void tell(struct engine *e, const struct lease_item *item)
+{
+    for (size_t i = 0; i < item->settle.recipient_count; i++) {
+        const struct bh_settle_recipient *r = &item->settle.recipients[i];
+        if (r->tried) {
+            count_recipient(e, r);
+            log_recipient(item, i);
+            tell_recipient(e, item, i);
+        }
+    }
+}
+
+/* ---- leaving a lease ---- */
+
+void lease_release(struct engine *e, struct lease *lease)
+{
+    BH_ASSERT(lease->open > 0);
+    if (--lease->open == 0) {
+        lease_destroy(lease);
+        e->leases--;
+    }
+}
+
+static void leave_lease(struct engine *e, struct lease_item *item)
+{
+    BH_ASSERT(!item->left);
+    item->left = true;
+    if (item->slot != UINT32_MAX) {
+        bh_inflight_release(e->options.inflight, item->slot);
+        item->slot = UINT32_MAX;
+    }
+    leased_remove(e->options.leased, item->key);
+    lease_release(e, item->lease);
+}
+
+void settle_skip(struct engine *e, struct lease_item *item)
+{
+    struct bh_sched_item *sched = item->sched;
+    const bool returned = item->returned;
+    leave_lease(e, item);
+    if (returned) {
+        bh_sched_item_returned(e->sched, sched, engine_now(e));
+    } else {
+        bh_sched_item_gone(e->sched, sched, engine_now(e));
+    }
+}
+
+/* ---- batches ---- */
+
+static enum bh_status run_settle(struct bh_store_task *task, struct bh_queue *q,
+                                 struct bh_kv_txn *txn)
+{
+    struct settle_batch *b = BH_CONTAINER(task, struct settle_batch, task);
+    const struct bh_queue_notifier *notifier = notifier_begin(&b->notifier, b->now);
+    for (size_t i = 0; i < b->count; i++) {
+        struct bh_settle_result result;
+        bh_inflight_handling(b->engine->options.inflight, store_thread_number(), BH_HANDLING_REPORT,
+                             b->items[i]->key.id);
+        const enum bh_status status =
+            bh_queue_settle(q, txn, &b->items[i]->settle, notifier, &result);
+        bh_inflight_handling(b->engine->options.inflight, store_thread_number(),
+                             BH_HANDLING_NOTHING, 0);
+        if (status == BH_ENOTFOUND) {
+            char id[BH_QUEUE_ID_TEXT];
+            bh_log(BH_LOG_ERROR, "evt=settle_without_entry msg=%s",
+                   bh_queue_id_text(b->items[i]->key.id, id));
+        } else if (status != BH_OK) {
+            return status;
+        }
+    }
+    return BH_OK;
+}
+
+static void done_settle(struct bh_store_task *task, enum bh_status status)
+{
+    struct settle_batch *b = BH_CONTAINER(task, struct settle_batch, task);
+    b->status = status;
+    b->letter.kind = ENGINE_SETTLED;
+    bh_mailbox_post_always(b->engine->box, &b->letter);
+}
+
+void settle_add(struct engine *e, struct lease_item *item)
+{
+    if (e->batch == NULL) {
+        e->batch = calloc(1, sizeof(*e->batch));
+        if (e->batch == NULL) {
+            item->next_settled = e->unjudged; /* judged again when there is memory */
+            e->unjudged = item;
+            return;
+        }
+        e->batch->engine = e;
+        notifier_init(&e->batch->notifier, e->options.cell);
+    }
+    e->batch->items[e->batch->count++] = item;
+    if (e->batch->count == SETTLE_BATCH_MAX) {
+        settle_flush(e);
+    }
+}
+
+static void post_batch(struct engine *e, struct settle_batch *b)
+{
+    b->now = engine_now(e);
+    b->task = (struct bh_store_task){.run = run_settle,
+                                     .done = done_settle,
+                                     .dirty_bytes = b->count * 4096,
+                                     .removal = true,
+                                     .atomic = true};
+    e->settling++;
+    bh_store_write_always(e->options.store, &b->task);
+}
+
+void settle_flush(struct engine *e)
+{
+    if (e->batch != NULL) {
+        struct settle_batch *b = e->batch;
+        e->batch = NULL;
+        post_batch(e, b);
+    }
+}
+
+void settle_retry(struct engine *e)
+{
+    struct settle_batch *b = e->failed;
+    e->failed = NULL;
+    while (b != NULL) {
+        struct settle_batch *next = b->next;
+        b->next = NULL;
+        post_batch(e, b);
+        b = next;
+    }
+}
+
+static bool anybody_stays(const struct lease_item *item)
+{
+    for (size_t i = 0; i < item->settle.recipient_count; i++) {
+        if (item->settle.recipients[i].verdict == BH_VERDICT_KEEP) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void settled(struct engine *e, struct lease_item *item)
+{
+    struct bh_sched_item *sched = item->sched;
+    const enum bh_sched_signal signal = item->signal;
+    const uint64_t sender_hash = item->entry.sender_hash;
+    const uint32_t destination = item->key.destination;
+    const bool remains = anybody_stays(item);
+    const struct dest_info *d = edest_get(e, destination);
+    const bool warn = d != NULL && !item->entry.warned && d->policy.retry.warn_ms > 0 &&
+                      item->age_ms >= d->policy.retry.warn_ms;
+    tell(e, item);
+    /* The outcome's text lives in the lease, which may end with this item. */
+    struct lease *lease = item->lease;
+    lease->open++;
+    leave_lease(e, item);
+    bh_sched_item_done(e->sched, sched, signal, sender_hash, item->has_said ? &item->said : NULL,
+                       engine_now(e));
+    if (warn) {
+        age_pass(e, destination, false, item->has_said ? &item->said : NULL);
+    }
+    if (remains) {
+        bh_sched_dirty(e->sched, destination, engine_now(e));
+    }
+    lease_release(e, lease);
+}
+
+/* One of them can't be settled: it must not keep the others from it. */
+static void split_batch(struct engine *e, struct settle_batch *b)
+{
+    while (b->count > 1) {
+        struct settle_batch *one = calloc(1, sizeof(*one));
+        if (one == NULL) {
+            break;
+        }
+        one->engine = e;
+        notifier_init(&one->notifier, e->options.cell);
+        one->items[one->count++] = b->items[--b->count];
+        post_batch(e, one);
+    }
+    b->next = e->failed;
+    e->failed = b;
+}
+
+void settle_on_done(struct engine *e, struct settle_batch *b)
+{
+    e->settling--;
+    if (b->status != BH_OK) {
+        bh_log(BH_LOG_ERROR, "evt=settle_failed items=%zu error=\"%s\"", b->count,
+               bh_status_name(b->status));
+        if (b->count > 1 && b->status != BH_EIO && b->status != BH_EFULL) {
+            split_batch(e, b);
+        } else {
+            b->next = e->failed; /* nothing is lost: the timer tries again */
+            e->failed = b;
+        }
+        return;
+    }
+    for (const struct notify_made *made = b->notifier.made; made != NULL; made = made->next) {
+        engine_note_made(e, made);
+    }
+    for (size_t i = 0; i < b->count; i++) {
+        settled(e, b->items[i]);
+    }
+    notifier_fini(&b->notifier);
+    free(b);
+}
+
+/* ---- moving entries ---- */
+
+struct move_task {
+    struct bh_letter letter;
+    struct bh_store_task task;
+    struct engine *engine;
+    struct bh_queue_key key;
+    struct bh_now now;
+    enum bh_status status;
+    bool demote;
+    struct lease_item *item; /* rebind */
+    struct bh_queue_key to;
+    char connector[NAME_MAX_OCTETS], domain[NAME_MAX_OCTETS];
+    struct bh_slice connector_name, domain_name;
+    struct engine_call call;
+};
+
+/* A fresh entry becomes one of the entry lane: a settle that keeps everybody, due at once. */
+static enum bh_status run_demote(struct move_task *m, struct bh_queue *q, struct bh_kv_txn *txn)
+{
+    struct bh_arena arena;
+    struct bh_entry entry;
+    bh_arena_init(&arena, BH_QUEUE_ARENA);
+    enum bh_status status = bh_queue_read_entry(txn, m->key, &arena, &entry);
+    struct bh_settle_recipient *recipients =
+        status == BH_OK
+            ? bh_arena_alloc(&arena, entry.recipient_count * sizeof(struct bh_settle_recipient))
+            : NULL;
+    if (status == BH_OK && entry.lane == BH_LANE_FRESH) {
+        const struct bh_settle settle = {.key = m->key,
+                                         .lane = BH_LANE_FRESH,
+                                         .recipients = recipients,
+                                         .recipient_count = entry.recipient_count,
+                                         .remaining = BH_ENTRY_DUE,
+                                         .due_unix_ms = m->now.unix_ms};
+        const struct bh_queue_notifier nobody = {.now = m->now};
+        struct bh_settle_result result;
+        status =
+            recipients != NULL ? bh_queue_settle(q, txn, &settle, &nobody, &result) : BH_ENOMEM;
+    }
+    bh_arena_fini(&arena);
+    return status == BH_ENOTFOUND ? BH_OK : status;
+}
+
+static enum bh_status run_move(struct bh_store_task *task, struct bh_queue *q,
+                               struct bh_kv_txn *txn)
+{
+    struct move_task *m = BH_CONTAINER(task, struct move_task, task);
+    if (m->demote) {
+        return run_demote(m, q, txn);
+    }
+    return bh_queue_rebind(q, txn, m->key, m->domain_name, m->connector_name, m->now, &m->to);
+}
+
+/* On the engine's thread. */
+static void moved(struct engine_call *call, struct engine *e)
+{
+    struct move_task *m = BH_CONTAINER(call, struct move_task, call);
+    e->pending--;
+    if (m->status != BH_OK && m->status != BH_ENOTFOUND) {
+        bh_log(BH_LOG_ERROR, "evt=move_failed destination=%u error=\"%s\"",
+               (unsigned)m->key.destination, bh_status_name(m->status));
+    }
+    if (m->item != NULL) {
+        settle_skip(e, m->item);
+    }
+    if (m->demote && m->status != BH_OK) {
+        atomic_store(&e->lost_notes, true); /* it is still fresh: its lane is read again */
+    }
+    bh_sched_dirty(e->sched, m->key.destination, engine_now(e));
+    if (!m->demote && m->status == BH_OK) {
+        /* The destination it moved to may not be known here yet. */
+        struct put_note *note = calloc(1, sizeof(*note) + sizeof(struct put_part));
+        if (note != NULL) {
+            note->count = 1;
+            note->parts[0] = (struct put_part){
+                .destination = m->to.destination, .part = m->to.part, .lane = BH_LANE_ENTRY};
+            e->received--; /* it is no new mail */
+            edest_on_put(e, note);
+        }
+    }
+    free(m);
+}
+
+static void done_move(struct bh_store_task *task, enum bh_status status)
+{
+    struct move_task *m = BH_CONTAINER(task, struct move_task, task);
+    m->status = status;
+    m->call.run = moved;
+    engine_call(m->engine, &m->call);
+}
+
+static void post_move(struct engine *e, struct move_task *m)
+{
+    m->engine = e;
+    m->now = engine_now(e);
+    m->task = (struct bh_store_task){
+        .run = run_move, .done = done_move, .dirty_bytes = 8192, .removal = true, .atomic = true};
+    e->pending++;
+    bh_store_write_always(e->options.store, &m->task);
+}
+
+void settle_demote(struct engine *e, const struct bh_sched_item *item)
+{
+    struct move_task *m = calloc(1, sizeof(*m));
+    if (m == NULL) {
+        atomic_store(&e->lost_notes, true); /* the fresh lane is read anew */
+        return;
+    }
+    m->demote = true;
+    m->key =
+        (struct bh_queue_key){.destination = item->destination, .id = item->id, .part = item->part};
+    post_move(e, m);
+}
+
+void settle_rebind(struct engine *e, struct lease_item *item)
+{
+    struct move_task *m = calloc(1, sizeof(*m));
+    if (m == NULL) {
+        settle_skip(e, item);
+        bh_sched_dirty(e->sched, item->key.destination, engine_now(e));
+        return;
+    }
+    struct bh_buf connector = bh_buf(m->connector, sizeof(m->connector));
+    struct bh_buf domain = bh_buf(m->domain, sizeof(m->domain));
+    bh_buf_add_cut(&connector, item->match.connector->name);
+    bh_buf_add_cut(&domain, item->lease->domain);
+    m->connector_name = bh_buf_slice(&connector);
+    m->domain_name = bh_buf_slice(&domain);
+    m->key = item->key;
+    m->item = item;
+    post_move(e, m);
+}

@@ -1,0 +1,27 @@
+/* judge.h - from what happened to each recipient to what becomes of the entry: settled, tried again
+ * later, ended, held. The one place where outcomes, the connector's policy and the age of a message
+ * meet. Pure but for the arena of the lease. */
+#pragma once
+
+#include "lease.h"
+
+struct judge_context {
+    const struct bh_connector *connector;
+    const struct bh_retry_policy *retry;
+    struct bh_rng *rng;
+    struct bh_now now;
+    uint64_t generation;
+    uint32_t hosts;        /* how many the plan has */
+    bool expiry_suspended; /* the wall clock stepped and nobody has confirmed it */
+    struct bh_slice route; /* for the decision record */
+    struct bh_slice tls_wanted, tls_got, tls_reason;
+};
+
+/** Fill item->settle, signal, said, returned from item->txn. All is in lease->judged.
+ * @return BH_OK, or BH_ENOMEM: the item is to be returned untouched */
+BH_MUST_USE enum bh_status judge_item(struct lease_item *item, const struct judge_context *ctx);
+/** The same for an item that no session tried: one outcome for each of its recipients (no such
+ * domain, no route). */
+BH_MUST_USE enum bh_status judge_item_with(struct lease_item *item,
+                                           const struct bh_outcome *outcome,
+                                           const struct judge_context *ctx);

@@ -1,0 +1,83 @@
+/* lease.h - work on its way to a session and back: some entries of one destination, loaded by a
+ * store reader, delivered by a worker, judged by the engine, settled by the writer. Whoever holds
+ * it owns it; it passes through mailboxes. */
+#pragma once
+
+#include "bh/config.h"
+#include "bh/delivery.h"
+#include "bh/inflight.h"
+#include "bh/queue.h"
+#include "bh/scheduler.h"
+#include "bh/store.h"
+
+enum lease_what {
+    LEASE_DELIVER,
+    LEASE_GONE,     /* no such entry any more, or not its time */
+    LEASE_REBIND,   /* the configuration in force gives it another connector */
+    LEASE_FILTERED, /* a bulk job means it */
+    LEASE_YOUNG,    /* a session in clear by fallback takes no mail younger than 5 minutes */
+    LEASE_FAILED,   /* could not be read */
+};
+
+struct lease;
+
+struct lease_item {
+    struct bh_letter letter; /* worker to engine: decided */
+    struct lease *lease;
+    struct bh_sched_item *sched; /* the scheduler's, until item_done, _returned or _gone */
+    struct bh_queue_key key;
+    enum bh_lane lane;
+    uint32_t slot; /* in flight; UINT32_MAX: none */
+    enum lease_what what;
+
+    struct bh_message message; /* from the reader on */
+    struct bh_entry entry;
+    struct bh_slice content;
+    int64_t age_ms; /* effective, when loaded */
+    struct bh_match match;
+    struct bh_recipient *recipients;
+
+    struct bh_delivery_txn txn; /* the worker's */
+    uint64_t started_ms;        /* monotonic */
+
+    struct bh_settle settle; /* the engine's judgement; in lease->judged */
+    enum bh_sched_signal signal;
+    struct bh_outcome said;
+    bool has_said;
+    char tls_got[96]; /* of its session, for the log */
+    bool answered;    /* the scheduler was told that its session is through with it */
+    bool left;        /* settled, or given up: it only waits for its lease to be freed */
+    bool returned;    /* untouched: goes back without a settle */
+    struct lease_item *next_settled;
+};
+
+struct lease {
+    struct bh_letter letter;
+    struct bh_store_task task;
+    void (*loaded)(struct lease *lease); /* on the reader's thread, after the load */
+    void *owner;
+    struct bh_inflight *inflight;   /* borrowed; where the reader says what it handles */
+    const struct bh_config *config; /* counted */
+    uint32_t destination;
+    uint32_t session; /* 0: for no session; each item is to end */
+    bool clear_fallback;
+    bool expired_clock;        /* expiry is suspended (wall clock step) */
+    struct bh_slice domain;    /* of the destination; in the arena */
+    struct bh_slice connector; /* its first choice */
+    int64_t now_unix_ms;
+    uint32_t count;
+    uint32_t open;          /* items not yet settled; the engine's */
+    struct bh_arena arena;  /* reader, then worker */
+    struct bh_arena judged; /* engine, then writer */
+    struct lease_item items[BH_LEASE_ITEMS_MAX];
+};
+
+/** @param bytes octets of content that will be loaded. @return NULL for want of memory */
+struct lease *lease_create(const struct bh_config *config, uint32_t destination,
+                           struct bh_slice domain, struct bh_slice connector, uint64_t bytes);
+void lease_destroy(struct lease *lease);
+/** The number of the calling thread of the store, for bh_inflight_handling: the first to ask has 0.
+ */
+uint32_t store_thread_number(void);
+/** Load on a store reader; lease->loaded is called there. @return as bh_store_read */
+BH_MUST_USE enum bh_status lease_load(struct lease *lease, struct bh_store *store);

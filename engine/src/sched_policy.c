@@ -1,0 +1,70 @@
+#include "sched_policy.h"
+
+#include "bh/assert.h"
+
+static uint32_t clamp32(uint64_t value)
+{
+    return value < UINT32_MAX ? (uint32_t)value : UINT32_MAX;
+}
+
+static uint32_t copy_times(const struct bh_times *times, uint32_t out[BH_INTERVALS_MAX])
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < times->count && count < BH_INTERVALS_MAX; i++) {
+        out[count++] = clamp32(times->at_ms[i]);
+    }
+    BH_ASSERT(count > 0);
+    /* More intervals than fit: the last one repeats, as configured. */
+    out[count - 1] = clamp32(times->at_ms[times->count - 1]);
+    return count;
+}
+
+static int64_t as_age(uint64_t ms)
+{
+    return ms < (uint64_t)INT64_MAX ? (int64_t)ms : INT64_MAX;
+}
+
+static void copy_retry(const struct bh_retry *from, struct bh_retry_policy *to)
+{
+    to->intervals = copy_times(&from->intervals, to->intervals_ms);
+    to->destination_intervals = copy_times(&from->destination_intervals, to->destination_ms);
+    to->glitches = from->glitch_count;
+    to->glitch_ms = clamp32(from->glitch_ms);
+    to->jitter_permille = from->jitter_percent * 10;
+    to->expire_ms = as_age(from->expire_ms);
+    to->expire_bounces_ms = as_age(from->expire_bounces_ms);
+    to->warn_ms = as_age(from->warn_after_ms);
+}
+
+static uint32_t at_least_one(uint32_t value)
+{
+    return value > 0 ? value : 1;
+}
+
+void sched_policy_of(const struct bh_connector *connector, bool held,
+                     struct bh_sched_policy *policy)
+{
+    const struct bh_connector_limits *limits = &connector->limits;
+    *policy = (struct bh_sched_policy){
+        .connector = connector->index,
+        .connections_max = limits->connections,
+        .per_destination_max = at_least_one(limits->per_destination),
+        .per_destination_start = at_least_one(limits->initial),
+        .per_host_max = at_least_one(limits->per_host),
+        .messages_per_connection = limits->messages_per_connection,
+        .connection_life_ms = clamp32(limits->connection_life_ms),
+        .idle_ms = clamp32(limits->idle_ms),
+        .active = !held && connector->state == BH_CONNECTOR_ACTIVE,
+    };
+    if (limits->adaptive && limits->ceiling > 0) {
+        policy->per_destination_max = limits->ceiling;
+    }
+    if (policy->per_destination_start > policy->per_destination_max) {
+        policy->per_destination_start = policy->per_destination_max;
+    }
+    if (limits->rate.count > 0) {
+        policy->rate_interval_us = (uint64_t)limits->rate.per_ms * 1000 / limits->rate.count;
+        policy->rate_burst = 1;
+    }
+    copy_retry(&connector->retry, &policy->retry);
+}

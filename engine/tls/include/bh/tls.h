@@ -1,0 +1,125 @@
+/* tls.h - TLS over memory, and clearances. Ciphertext goes in, plain text comes out, and the other
+ * way round; no socket is touched here. One thread a worker: a worker, its contexts and sessions
+ * stay on the thread that made them.
+ *
+ * A *clearance* says that one connection, under one configuration generation, has met one TLS
+ * demand (or needs none). It is made here and nowhere else; the one function that writes mail to
+ * sockets checks it. */
+#pragma once
+
+#include "bh/buf.h"
+#include "bh/outcome.h"
+#include "bh/tls_demand.h"
+
+#define BH_TLS_DIGEST_LEN 32      /* SHA-256 */
+#define BH_TLS_PENDING_MAX 262144 /* octets of ciphertext waiting; above it, stop writing */
+
+struct bh_tls_worker;     /* contexts, resumption cache */
+struct bh_tls_server_ctx; /* certificate and key of listeners */
+struct bh_tls;            /* one session, either side */
+struct bh_clearance;
+
+/** @param resume_max TLS sessions kept for resumption @return NULL for want of memory */
+struct bh_tls_worker *bh_tls_worker_create(uint32_t resume_max);
+/** All its sessions must be gone. NULL is fine. */
+void bh_tls_worker_destroy(struct bh_tls_worker *worker);
+
+/** SHA-256 over the canonical octets of the demand. */
+BH_MUST_USE enum bh_status bh_tls_demand_digest(const struct bh_tls_demand *demand,
+                                                uint8_t digest[BH_TLS_DIGEST_LEN]);
+/** Can this layer enforce the demand? false for verify, pin, dane, dane-only and client
+ * certificates: they are refused until they are built, never weakened. auto acts as opportunistic.
+ */
+bool bh_tls_demand_supported(const struct bh_tls_demand *demand);
+
+/* ---- sessions ---- */
+
+enum bh_tls_state {
+    BH_TLS_SHAKING, /* handshake under way */
+    BH_TLS_UP,
+    BH_TLS_CLOSED, /* the peer said close_notify */
+    BH_TLS_FAILED, /* for good; see bh_tls_error */
+};
+
+struct bh_tls_client_params {
+    const struct bh_tls_demand *demand; /* borrowed for the call */
+    struct bh_slice host;               /* next hop, for SNI and the resumption key */
+    uint16_t port;
+    uint64_t connection; /* an id that is never used again in this process; not 0 */
+    uint64_t generation; /* of the configuration */
+    bool small_hello; /* few ciphers and groups, no ticket: for peers that choke on a large one */
+};
+
+/** @return NULL: out of memory, or the demand is not supported */
+struct bh_tls *bh_tls_client_create(struct bh_tls_worker *worker,
+                                    const struct bh_tls_client_params *params);
+
+struct bh_tls_server_params {
+    struct bh_slice certificate, key; /* PEM files; NUL-terminated behind the slice */
+    enum bh_tls_version min_version;  /* NONE: 1.2 */
+};
+
+/** Load a certificate chain and its key. Sessions hold a reference; any thread may make sessions
+ * from it, one at a time.
+ * @param error  appended to (cut): what was wrong, with the file
+ * @return BH_OK, BH_EINVAL (file, key or match), BH_ENOMEM */
+BH_MUST_USE enum bh_status bh_tls_server_ctx_create(const struct bh_tls_server_params *params,
+                                                    struct bh_tls_server_ctx **ctx,
+                                                    struct bh_buf *error);
+void bh_tls_server_ctx_destroy(struct bh_tls_server_ctx *ctx);
+/** @return NULL for want of memory */
+struct bh_tls *bh_tls_server_create(struct bh_tls_server_ctx *ctx);
+
+/** NULL is fine. */
+void bh_tls_destroy(struct bh_tls *tls);
+
+/** Take ciphertext from the socket, all of it, and go on with the handshake.
+ * @return BH_OK or BH_ENOMEM. Then look at bh_tls_state, take ciphertext, read. */
+BH_MUST_USE enum bh_status bh_tls_feed(struct bh_tls *tls, struct bh_slice cipher);
+/** Start or go on with the handshake; a client calls it once to get its first flight. */
+enum bh_tls_state bh_tls_handshake(struct bh_tls *tls);
+enum bh_tls_state bh_tls_state(const struct bh_tls *tls);
+/** Append plain text to the room there is.
+ * @return BH_OK: something came, call again; BH_MORE: nothing until more is fed (or no room);
+ *         BH_EPROTO: the session failed or was closed; see bh_tls_state */
+BH_MUST_USE enum bh_status bh_tls_read(struct bh_tls *tls, struct bh_buf *plain);
+/** Encrypt all of it. @return BH_OK, BH_MORE (not up yet), BH_EPROTO (failed), BH_ENOMEM */
+BH_MUST_USE enum bh_status bh_tls_write(struct bh_tls *tls, struct bh_slice plain);
+/** Queue close_notify. */
+void bh_tls_shutdown(struct bh_tls *tls);
+/** Octets of ciphertext that wait for the socket. */
+size_t bh_tls_pending(const struct bh_tls *tls);
+/** Move ciphertext to the room of `out`. @return octets moved */
+size_t bh_tls_take(struct bh_tls *tls, struct bh_buf *out);
+
+struct bh_tls_facts {
+    const char *version; /* "TLSv1.3", static; "" before the handshake */
+    const char *cipher;  /* static */
+    bool resumed;
+    bool verified;            /* chain to a known authority, computed in every mode */
+    bool name_matched;        /* the certificate names the host */
+    const char *verify_error; /* why not verified, static; "" if it is */
+    bool has_spki;
+    uint8_t spki[BH_PIN_LEN]; /* SHA-256 of the peer's SubjectPublicKeyInfo */
+};
+const struct bh_tls_facts *bh_tls_facts(const struct bh_tls *tls);
+/** Why it failed, for people; borrowed from the session. */
+struct bh_slice bh_tls_error(const struct bh_tls *tls);
+
+/* ---- clearances ---- */
+
+/** The clearance of a client session whose handshake is up and met the demand.
+ * @return NULL otherwise. Destroy it when the connection ends. */
+struct bh_clearance *bh_clearance_of_tls(const struct bh_tls *tls);
+/** The grant for clear text: only for off, opportunistic and auto without implicit TLS.
+ * @return NULL for any other demand, or for want of memory */
+struct bh_clearance *bh_clearance_plain(const struct bh_tls_demand *demand, uint64_t connection,
+                                        uint64_t generation);
+/** Wipes it. NULL is fine. */
+void bh_clearance_destroy(struct bh_clearance *clearance);
+/** True only for a clearance made here, at this address, and for exactly these. NULL, zeroed,
+ * copied or altered ones are false, in release builds too. */
+bool bh_clearance_valid(const struct bh_clearance *clearance, uint64_t connection,
+                        uint64_t generation, const uint8_t digest[BH_TLS_DIGEST_LEN]);
+/** Was it granted for TLS (not for clear text)? */
+bool bh_clearance_is_tls(const struct bh_clearance *clearance);

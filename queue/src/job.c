@@ -1,0 +1,204 @@
+/* Bulk verbs as durable jobs: a cursor walks the queue in slices, each in one transaction. */
+#include "queue_internal.h"
+
+static enum bh_status job_save(struct bh_kv_txn *txn, const struct bh_job *job,
+                               struct bh_arena *arena)
+{
+    struct bh_slice row;
+    const enum bh_status status = record_job_encode(job, arena, &row);
+    if (status != BH_OK) {
+        return status;
+    }
+    const struct row_key key = key_id(job->id);
+    return bh_kv_put(txn, BH_KV_JOB, key_slice(&key), row, 0);
+}
+
+static enum bh_status job_load(struct bh_kv_txn *txn, uint64_t id, struct bh_arena *arena,
+                               struct bh_job *job)
+{
+    const struct row_key key = key_id(id);
+    struct bh_slice row;
+    enum bh_status status = row_get(txn, BH_KV_JOB, key_slice(&key), arena, &row);
+    if (status == BH_OK) {
+        status = record_job_decode(row, job);
+        job->id = id;
+    }
+    return status;
+}
+
+enum bh_status bh_queue_job_create(struct bh_queue *q, struct bh_kv_txn *txn,
+                                   const struct bh_job *job, struct bh_now now, uint64_t *id)
+{
+    (void)q;
+    BH_ASSERT(job->selection.id_count <= BH_SELECTION_IDS_MAX);
+    struct bh_job made = {.verb = job->verb,
+                          .selection = job->selection,
+                          .reason = job->reason,
+                          .by = job->by,
+                          .created_unix_ms = now.unix_ms};
+    struct bh_arena arena;
+    bh_arena_init(&arena, WORK_ARENA);
+    enum bh_status status = queue_last_id(txn, &made.up_to_id);
+    if (status == BH_OK) {
+        status = queue_next_id(txn, now.unix_ms, &made.id); /* jobs share the ids of messages */
+    }
+    if (status == BH_OK) {
+        status = job_save(txn, &made, &arena);
+        *id = made.id;
+    }
+    bh_arena_fini(&arena);
+    return status;
+}
+
+enum bh_status bh_queue_job_next(struct bh_kv_txn *txn, uint64_t after, struct bh_arena *arena,
+                                 struct bh_job *job)
+{
+    if (after == UINT64_MAX) {
+        return BH_ENOTFOUND;
+    }
+    const struct row_key from = key_id(after + 1);
+    struct bh_slice key;
+    struct bh_slice value;
+    const enum bh_status status = row_seek(txn, BH_KV_JOB, key_slice(&from), &key, &value);
+    if (status != BH_OK) {
+        return status;
+    }
+    return key.len == 8 ? job_load(txn, bh_get_be64(key.ptr), arena, job) : BH_ECORRUPT;
+}
+
+enum bh_status bh_queue_job_remove(struct bh_queue *q, struct bh_kv_txn *txn, uint64_t id)
+{
+    (void)q;
+    const struct row_key key = key_id(id);
+    return bh_kv_del(txn, BH_KV_JOB, key_slice(&key));
+}
+
+/* What a verb is about: a release of what is not held is no match. */
+static bool is_meant(enum bh_job_verb verb, const struct bh_entry *e)
+{
+    switch (verb) {
+    case BH_JOB_HOLD:
+        return e->state != BH_ENTRY_HELD;
+    case BH_JOB_RELEASE:
+        return e->state == BH_ENTRY_HELD;
+    case BH_JOB_REQUEUE:
+        return e->state != BH_ENTRY_HELD;
+    case BH_JOB_CANCEL:
+    case BH_JOB_BOUNCE:
+        break;
+    }
+    return true;
+}
+
+struct acting {
+    struct bh_queue *q;
+    struct bh_kv_txn *txn;
+    const struct bh_job_slice *slice;
+    const struct bh_queue_notifier *notifier;
+    const struct bh_job *job;
+};
+
+static enum bh_status change_state(const struct acting *a, const struct bh_entry *was,
+                                   enum bh_entry_state state, struct bh_arena *arena)
+{
+    struct bh_destination d;
+    const enum bh_status status = destination_load(a->txn, was->key.destination, arena, &d);
+    if (status != BH_OK) {
+        return must_exist(status);
+    }
+    struct bh_entry e = *was;
+    entry_set_state(&e, &d, state, 0, a->job->reason, a->notifier->now.unix_ms);
+    return any_store(a->q, a->txn, &d, was, &e, arena);
+}
+
+static enum bh_status end_entry(const struct acting *a, const struct bh_entry *e,
+                                enum bh_verdict verdict, struct bh_arena *arena)
+{
+    struct bh_settle_recipient *verdicts =
+        bh_arena_alloc(arena, e->recipient_count * sizeof(*verdicts));
+    if (verdicts == NULL) {
+        return BH_ENOMEM;
+    }
+    for (uint16_t i = 0; i < e->recipient_count; i++) {
+        verdicts[i] =
+            (struct bh_settle_recipient){.verdict = verdict, .outcome = a->slice->outcome};
+    }
+    const struct bh_settle settle = {.key = e->key,
+                                     .lane = e->lane,
+                                     .recipients = verdicts,
+                                     .recipient_count = e->recipient_count};
+    struct bh_settle_result result;
+    return must_exist(bh_queue_settle(a->q, a->txn, &settle, a->notifier, &result));
+}
+
+static enum bh_status act(const struct acting *a, const struct bh_entry *e, struct bh_arena *arena)
+{
+    switch (a->job->verb) {
+    case BH_JOB_HOLD:
+        return change_state(a, e, BH_ENTRY_HELD, arena);
+    case BH_JOB_RELEASE:
+        return change_state(a, e, BH_ENTRY_READY, arena);
+    case BH_JOB_REQUEUE: /* what is ready is where it should be */
+        return e->state == BH_ENTRY_READY ? BH_OK : change_state(a, e, BH_ENTRY_READY, arena);
+    case BH_JOB_CANCEL:
+        return end_entry(a, e, BH_VERDICT_CANCELLED, arena);
+    case BH_JOB_BOUNCE:
+        return end_entry(a, e, BH_VERDICT_BOUNCED, arena);
+    }
+    return BH_EINVAL;
+}
+
+static enum bh_status run_slice(const struct acting *a, struct walk *w, struct bh_job *job)
+{
+    size_t rows = a->slice->rows_max;
+    enum bh_status status = BH_OK;
+    while (status == BH_OK) {
+        struct bh_entry e;
+        struct bh_message message;
+        status = walk_next(w, a->txn, &rows, &e, &message);
+        if (status != BH_OK || !is_meant(job->verb, &e)) {
+            continue;
+        }
+        job->matched++;
+        if (a->slice->in_flight != NULL && a->slice->in_flight(a->slice->ctx, e.key)) {
+            job->in_flight++;
+            continue;
+        }
+        status = act(a, &e, &w->arena);
+        job->acted += status == BH_OK ? 1 : 0;
+        if (status == BH_OK && a->slice->acted != NULL) {
+            a->slice->acted(a->slice->ctx, job, &e);
+        }
+    }
+    return status;
+}
+
+enum bh_status bh_queue_job_slice(struct bh_queue *q, struct bh_kv_txn *txn,
+                                  const struct bh_job_slice *slice,
+                                  const struct bh_queue_notifier *notifier, struct bh_arena *arena,
+                                  struct bh_job *job)
+{
+    enum bh_status status = job_load(txn, slice->job, arena, job);
+    if (status != BH_OK || job->done) {
+        return status;
+    }
+    const struct acting a = {.q = q, .txn = txn, .slice = slice, .notifier = notifier, .job = job};
+    struct walk w;
+    walk_init(&w, &job->selection);
+    w.at = job->cursor;
+    w.fresh_done = job->fresh_done;
+    w.up_to_id = job->up_to_id;
+    status = run_slice(&a, &w, job);
+    job->cursor = w.at;
+    job->fresh_done = w.fresh_done;
+    job->done = status == BH_ENOTFOUND;
+    walk_fini(&w);
+    if (status != BH_ENOTFOUND && status != BH_MORE) {
+        return status;
+    }
+    const enum bh_status saved = job_save(txn, job, arena);
+    if (saved != BH_OK) {
+        return saved;
+    }
+    return job->done ? BH_OK : BH_MORE;
+}

@@ -1,0 +1,50 @@
+# bridgehead (a message is in a synced LMDB transaction before its 250; there is no other mode).
+# BRIDGEHEAD_BUILD: a release build (build/release of this repository).
+# BRIDGEHEAD_CONC: most connections to one destination and to one host (20, as the other peers here).
+bh=${BRIDGEHEAD_BUILD:?}/engine/bridgehead
+bhctl=${BRIDGEHEAD_BUILD:?}/tools/bhctl
+start() {
+  mkdir -p "$RUN/log"
+  local conc=${MAXCONN:-${BRIDGEHEAD_CONC:-20}} route= tls=off each= retry=standard connections=
+  [ "$MODE" = smarthost ] && route="smarthosts [ [$SINK_ADDR]:$SINK_PORT ]"
+  [ -z "${MAXCONN:-}" ] || connections="connections $MAXCONN;"
+  case ${TLS:-} in
+  reuse) tls=encrypt ;;
+  resume) tls=encrypt each="messages-per-connection 1;" ;;
+  esac
+  [ -z "${RETRY:-}" ] || retry=bench
+  cat > "$RUN/bridgehead.conf" <<X
+engine {
+    hostname  bridgehead.bench.test
+    control   $RUN/control
+    event-log $RUN/log
+}
+listen 127.0.0.1:$PORT {
+    relay-from 127.0.0.0/8
+    limits { sessions 2000; sessions-per-client 2000; message-size 50M }
+}
+queue { path $RUN/queue; max-size 64G }
+resolver { allow-loopback yes }
+retry bench {
+    intervals ${RETRY:-300}s
+    destination-intervals ${RETRY:-300}s
+    glitch none
+    jitter 0%
+}
+connector default {
+    domains *
+    $route
+    tls     $tls
+    retry   $retry
+    limits  { $connections $each per-destination $conc; initial $([ "$conc" -lt 10 ] && echo "$conc" || echo 10); per-host $conc }
+}
+X
+  "$bh" --config "$RUN/bridgehead.conf" > "$RUN/log/bridgehead.log" 2>&1 < /dev/null &
+  echo $! > "$RUN/bridgehead.pid"
+}
+stop() { kill "$(cat "$RUN/bridgehead.pid")" 2>/dev/null || true; }
+pids() { cat "$RUN/bridgehead.pid"; }
+queue_list() { "$bhctl" --config "$RUN/bridgehead.conf" list; }
+flush() { "$bhctl" --config "$RUN/bridgehead.conf" flush --all; }
+# No tls-full: a session that proved what the connector demands is always offered for resumption.
+can() { case $1 in tls-reuse|tls-resume|maxconn|retry) ;; *) return 1 ;; esac; }

@@ -1,0 +1,302 @@
+"""Delivery: what a partner may do, and what becomes of the mail."""
+from harness import Case, smarthost, tag
+from support.partner import DROP, HANG, Partner
+from support.senders import message
+
+
+class Outcomes(Case):
+    @tag("tsan")
+    def test_temporary_failure_is_retried(self):
+        partner = self.partner()
+        partner.on("rcpt", "451 4.7.1 greylisted, come back", times=2)
+        daemon = self.relay_to(partner)
+        self.send(daemon)
+        partner.wait_messages(1)
+        self.assertEqual(3, partner.count("rcpt"))
+        daemon.wait_empty()
+        results = [e for e in daemon.events() if e.get("evt") == "attempt"]
+        self.assertEqual([451, 451, 250], [e.get("code") for e in results])
+
+    def test_each_stage_that_fails_for_now(self):
+        for stage in ("connect", "ehlo", "mail", "rcpt", "data", "dot"):
+            with self.subTest(stage=stage), Partner() as partner:
+                partner.on(stage, "451 4.3.0 not now", times=1)
+                if stage == "ehlo":
+                    partner.on("helo", "451 4.3.0 not now", times=1)
+                daemon = self.relay_to(partner, name=stage)
+                self.send(daemon)
+                partner.wait_messages(1)
+                daemon.wait_empty()
+                daemon.stop()
+
+    def test_partial_recipients(self):
+        partner = self.partner()
+        partner.on("rcpt", "450 4.2.1 later", match="slow@", times=1)
+        partner.on("rcpt", "550 5.1.1 nobody", match="gone@")
+        daemon = self.relay_to(partner)
+        self.send(daemon, ["ok@bank.test", "slow@bank.test", "gone@bank.test"])
+        partner.wait_until(lambda: "slow@bank.test" in partner.addresses(), "the retried recipient")
+        partner.wait_until(lambda: "sender@us.test" in partner.addresses(), "the report")
+        self.assertEqual(["ok@bank.test", "sender@us.test", "slow@bank.test"], partner.addresses())
+        self.assertEqual(1, partner.count("rcpt", "ok@"))
+        self.assertEqual(1, partner.count("rcpt", "gone@"))
+        daemon.wait_empty()
+
+    def test_421_at_any_reply(self):
+        for stage in ("connect", "ehlo", "mail", "rcpt", "data", "dot"):
+            with self.subTest(stage=stage), Partner() as partner:
+                partner.on(stage, "421 4.3.2 going down", times=1)
+                daemon = self.relay_to(partner, name=stage)
+                self.send(daemon)
+                partner.wait_messages(1)
+                self.assertGreaterEqual(partner.connections, 2)
+                daemon.wait_empty()
+                daemon.stop()
+
+    def test_lost_before_the_end_is_no_duplicate(self):
+        for stage in ("connect", "mail", "rcpt", "data", "body"):
+            with self.subTest(stage=stage), Partner() as partner:
+                partner.on(stage, DROP, times=1)
+                daemon = self.relay_to(partner, name=stage)
+                self.send(daemon, content=message(size=200_000))
+                partner.wait_messages(1)
+                daemon.wait_empty()
+                self.assertFalse([e for e in daemon.events() if "uncertain" in str(e)])
+                daemon.stop()
+
+    def test_lost_after_the_dot_is_uncertain(self):
+        partner = self.partner()
+        partner.on("dot", DROP, times=1)
+        daemon = self.relay_to(partner)
+        queue_id = self.send(daemon)
+        partner.wait_messages(1)
+        daemon.wait_empty()
+        marked = [e for e in daemon.events() if e.get("msg") == queue_id and "uncertain" in str(e)]
+        self.assertTrue(marked, daemon.events())
+
+    def test_killed_between_the_dot_and_its_reply(self):
+        """The partner has it, we died before we knew: sent again, and marked."""
+        partner = self.partner()
+        partner.on("dot", HANG, times=1)
+        daemon = self.relay_to(partner)
+        queue_id = self.send(daemon)
+        partner.wait_command("dot")
+        daemon.kill()
+        daemon.start()
+        partner.wait_messages(1)
+        daemon.wait_empty()
+        daemon.stop()
+        self.assertIn(queue_id, {e.get("msg") for e in daemon.events() if "uncertain" in str(e)})
+
+    def test_uncertain_may_be_held(self):
+        partner = self.partner()
+        partner.on("dot", DROP, times=1)
+        daemon = self.relay_to(partner, "uncertain hold")
+        queue_id = self.send(daemon)
+        partner.wait_command("dot")
+        rows = daemon.until(lambda rows: rows and rows[0].get("state") == "held", "list")
+        self.assertEqual(queue_id, rows[0]["id"])
+        self.assertEqual(0, len(partner.messages))
+        daemon.ctl("release", "--id", queue_id)
+        partner.wait_messages(1)
+
+    def test_sick_next_to_healthy(self):
+        """A partner that hangs costs the other neither time nor connections."""
+        sick, well = self.partner(), self.partner(port=0)
+        sick.on("connect", HANG)
+        daemon = self.daemon(smarthost("sick", sick, domains="sick.test") + smarthost("well", well))
+        for i in range(50):
+            self.send(daemon, f"r{i}@sick.test")
+        for i in range(50):
+            self.send(daemon, f"r{i}@well.test")
+        well.wait_messages(50)
+        self.assertLessEqual(sick.connections, 20)
+
+    def test_partner_down_then_up(self):
+        partner = self.partner()
+        partner.down()
+        daemon = self.relay_to(partner)
+        for i in range(30):
+            self.send(daemon, f"r{i}@bank.test")
+        daemon.wait_listed(30)
+        partner.up()
+        partner.wait_messages(30)
+        daemon.wait_empty()
+        self.assertEqual(30, len(partner.messages))
+
+    def test_a_dead_destination_costs_one_round(self):
+        """Not one attempt for each of its messages."""
+        partner = self.partner()
+        partner.on("connect", "421 4.3.2 not today")
+        daemon = self.relay_to(partner, "retry hourly",
+                               extra="retry hourly { intervals 1h; destination-intervals 1h; glitch none }")  # fmt: skip
+        for i in range(200):
+            self.send(daemon, f"r{i}@bank.test")
+        daemon.wait_listed(200)
+        daemon.until(lambda rows: rows and rows[0]["state"] == "backoff", "queue")
+        self.assertLess(partner.connections, 40)
+
+    def test_connections_are_reused(self):
+        partner = self.partner()
+        daemon = self.relay_to(partner, "limits { connections 1 }")
+        for i in range(20):
+            self.send(daemon, f"r{i}@bank.test")
+        partner.wait_messages(20)
+        self.assertLess(partner.connections, 20)
+        self.assertEqual(1, partner.most_open)
+
+    def test_without_extensions(self):
+        """A server from before ESMTP: HELO, one command at a time, no parameters."""
+        partner = self.partner(extensions=())
+        partner.on("ehlo", "502 5.5.1 what?")
+        daemon = self.relay_to(partner)
+        self.send(daemon, options=["SIZE=300", "BODY=7BIT"])
+        (got,) = partner.wait_messages(1)
+        self.assertEqual("", got.sender_parameters)
+        self.assertEqual(1, partner.count("helo"))
+
+    def test_parameters_are_passed_on(self):
+        partner = self.partner()
+        daemon = self.relay_to(partner)
+        self.send(daemon, options=["BODY=8BITMIME", "RET=HDRS", "ENVID=QQ314159"],
+                  rcpt_options=["NOTIFY=FAILURE,DELAY", "ORCPT=rfc822;Other+2B@us.test"],
+                  content=message(body="gr\u00fc\u00dfe\r\n"))  # fmt: skip
+        (got,) = partner.wait_messages(1)
+        for parameter in ("BODY=8BITMIME", "RET=HDRS", "ENVID=QQ314159", "SIZE="):
+            self.assertIn(parameter, got.sender_parameters)
+        self.assertIn("NOTIFY=FAILURE,DELAY", got.recipients[0][1])
+        self.assertIn("ORCPT=rfc822;Other+2B@us.test", got.recipients[0][1])
+
+    def test_8bit_and_utf8_that_the_partner_cannot_take(self):
+        partner = self.partner(extensions=("PIPELINING", "SIZE 50000000"))
+        daemon = self.relay_to(partner)
+        self.send(daemon, "eight@bank.test", options=["BODY=8BITMIME"],
+                  content=message(body="gr\u00fc\u00dfe\r\n"))  # fmt: skip
+        self.send(daemon, "utf8@bank.test", options=["SMTPUTF8"], sender="s\u00e4nder@us.test")
+        partner.wait_messages(1)
+        report = partner.messages[0]
+        self.assertEqual("", report.sender)
+        self.assertIn(b"5.6.3", report.content)
+        self.assertFalse([m for m in partner.messages if "eight@bank.test" in m.addresses])
+
+    def test_too_big_for_the_partner(self):
+        partner = self.partner(extensions=("SIZE 1000", "PIPELINING"))
+        daemon = self.relay_to(partner)
+        self.send(daemon, content=message(size=20_000), sender="")
+        daemon.wait_empty()
+        self.assertEqual(0, partner.count("data"))
+
+    def test_lmtp(self):
+        partner = self.partner(lmtp=True)
+        partner.on("dot", "452 4.2.2 over quota", match="full@", times=1)
+        daemon = self.relay_to(partner, "protocol lmtp")
+        self.send(daemon, ["ok@bank.test", "full@bank.test"])
+        partner.wait_messages(2)
+        self.assertEqual(["full@bank.test", "ok@bank.test"], partner.addresses())
+        self.assertGreaterEqual(partner.count("lhlo"), 1)
+        self.assertEqual(1, partner.count("rcpt", "ok@"))
+
+    def test_hundreds_of_recipients_are_split(self):
+        partner = self.partner()
+        daemon = self.relay_to(partner)
+        recipients = [f"r{i:03}@bank.test" for i in range(250)]
+        self.send(daemon, recipients)
+        partner.wait_until(lambda: len(partner.addresses()) == 250, "all recipients")
+        self.assertEqual(recipients, partner.addresses())
+        self.assertTrue(all(len(m.addresses) <= 100 for m in partner.messages))
+
+    def test_large_message(self):
+        partner = self.partner()
+        daemon = self.relay_to(partner)
+        content = message(size=5_000_000)
+        self.send(daemon, content=content)
+        (got,) = partner.wait_messages(1)
+        self.assertTrue(got.content.endswith(content))
+
+    def test_fair_turns(self):
+        """A thousand messages for one destination do not make another one wait for its turn."""
+        partner = self.partner()
+        daemon = self.relay_to(partner, "limits { connections 1 }")
+        partner.on("connect", HANG)
+        for i in range(200):
+            self.send(daemon, f"r{i}@busy.test")
+        partner.well()
+        partner.down()
+        partner.up()
+        self.send(daemon, "one@quiet.test")
+        partner.wait_until(lambda: "one@quiet.test" in partner.addresses(), "the quiet one")
+        partner.wait_messages(201)
+
+
+class Tls(Case):
+    def check(self, mode, partner, expected):
+        daemon = self.relay_to(partner, f"tls {mode}")
+        self.send(daemon)
+        (got,) = partner.wait_messages(1)
+        self.assertRegex(got.tls, expected)
+        return daemon
+
+    def test_opportunistic(self):
+        certificate = self.authority().issue("mx.bank.test")
+        self.check("opportunistic", self.partner(certificate=certificate), r"^TLSv1\.3$")
+
+    def test_opportunistic_without_an_offer(self):
+        self.check("opportunistic", self.partner(), r"^$")
+
+    def test_off(self):
+        certificate = self.authority().issue("mx.bank.test")
+        partner = self.partner(certificate=certificate)
+        self.check("off", partner, r"^$")
+        self.assertEqual(0, partner.count("starttls"))
+
+    @tag("tsan")
+    def test_encrypt(self):
+        certificate = self.authority().issue("mx.bank.test")
+        daemon = self.check("encrypt", self.partner(certificate=certificate), r"^TLSv1\.")
+        daemon.wait_empty()
+        attempt = [e for e in daemon.events() if e.get("evt") == "attempt"][-1]
+        self.assertIn("1.3", attempt["tls"])
+
+    def test_encrypt_without_an_offer_sends_nothing(self):
+        partner = self.partner()
+        daemon = self.relay_to(partner, "tls encrypt")
+        queue_id = self.send(daemon)
+        partner.wait_command("ehlo", 2)
+        self.assertEqual(0, partner.count("mail"))
+        self.assertEqual(queue_id, daemon.list()[0]["id"])
+
+    def test_encrypt_with_a_stripped_offer_sends_nothing(self):
+        certificate = self.authority().issue("mx.bank.test")
+        partner = self.partner(certificate=certificate)
+        partner.on("starttls", "454 4.7.0 TLS not available")
+        daemon = self.relay_to(partner, "tls encrypt")
+        self.send(daemon)
+        partner.wait_command("starttls", 2)
+        self.assertEqual(0, partner.count("mail"))
+        partner.well()
+        partner.wait_messages(1)
+        self.assertNotEqual("", partner.messages[0].tls)
+
+    def test_injected_reply_sends_nothing(self):
+        certificate = self.authority().issue("mx.bank.test")
+        partner = self.partner(certificate=certificate)
+        partner.on("starttls", b"220 2.0.0 go\r\n250 2.0.0 injected\r\n")
+        daemon = self.relay_to(partner, "tls encrypt")
+        self.send(daemon)
+        partner.wait_command("starttls", 2)
+        self.assertEqual(0, partner.count("mail"))
+        self.assertEqual(1, len(daemon.list()))
+
+    def test_verify_is_never_less(self):
+        """A mode that this build cannot do yet is refused at load, not weakened."""
+        partner = self.partner()
+        daemon = self.daemon(smarthost("out", partner, "tls verify"), start=False)
+        daemon.launch()
+        daemon.wait_until(lambda: daemon.ended or daemon.is_ready, "a decision")
+        if daemon.is_ready:
+            self.send(daemon)
+            partner.wait_command("ehlo", 2)
+            self.assertEqual(0, partner.count("mail"))
+        else:
+            daemon.wait_line("verify")
+            daemon.process = None

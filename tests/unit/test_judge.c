@@ -1,0 +1,260 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+
+#include "judge.h"
+#include "leased.h"
+
+#include "bh/decision.h"
+
+/* One message to one or two recipients, and what the session says of each. */
+struct fixture {
+    struct lease *lease;
+    struct lease_item *item;
+    struct bh_connector connector;
+    struct bh_retry_policy retry;
+    struct bh_rng rng;
+    struct bh_client_result results[2];
+    struct bh_entry_recipient recipients[2];
+    struct judge_context ctx;
+};
+
+#define NOW_MS INT64_C(1700000000000)
+
+static void set_up(struct fixture *f, size_t recipients)
+{
+    *f = (struct fixture){0};
+    f->lease = calloc(1, sizeof(*f->lease));
+    bh_arena_init(&f->lease->arena, 1 << 20);
+    bh_arena_init(&f->lease->judged, 1 << 20);
+    f->item = &f->lease->items[0];
+    f->item->lease = f->lease;
+    f->item->key = (struct bh_queue_key){.destination = 1, .id = 7};
+    f->item->entry.recipients = f->recipients;
+    f->item->entry.recipient_count = (uint16_t)recipients;
+    f->item->txn.txn.results = f->results;
+    f->item->txn.txn.recipients_count = (uint32_t)recipients;
+    f->connector.name = BH_LIT("partner");
+    f->retry = (struct bh_retry_policy){.intervals_ms = {60000, 120000},
+                                        .intervals = 2,
+                                        .destination_ms = {60000},
+                                        .destination_intervals = 1,
+                                        .expire_ms = 5 * BH_DAY_MS,
+                                        .expire_bounces_ms = BH_DAY_MS};
+    bh_rng_seed(&f->rng, 1);
+    f->ctx = (struct judge_context){.connector = &f->connector,
+                                    .retry = &f->retry,
+                                    .rng = &f->rng,
+                                    .now = {.mono_ms = 1, .unix_ms = NOW_MS},
+                                    .hosts = 1};
+}
+
+static void tear_down(struct fixture *f)
+{
+    bh_arena_fini(&f->lease->arena);
+    bh_arena_fini(&f->lease->judged);
+    free(f->lease);
+}
+
+static struct bh_client_result reply(uint16_t code)
+{
+    return (struct bh_client_result){.fate = BH_FATE_DECIDED,
+                                     .outcome = {.stage = code < 300 ? BH_STAGE_DOT : BH_STAGE_RCPT,
+                                                 .happened = BH_HAPPENED_REPLY,
+                                                 .code = code,
+                                                 .text = BH_LIT("as the partner said"),
+                                                 .host = BH_LIT("mx.partner.example")}};
+}
+
+static void accepted_is_delivered(void **unused)
+{
+    struct fixture f;
+    (void)unused;
+    set_up(&f, 1);
+    f.results[0] = reply(250);
+    assert_int_equal(judge_item(f.item, &f.ctx), BH_OK);
+    assert_int_equal(f.item->settle.recipients[0].verdict, BH_VERDICT_DELIVERED);
+    assert_int_equal(f.item->signal, BH_SIGNAL_SUCCESS);
+    f.results[0].relayed = true;
+    assert_int_equal(judge_item(f.item, &f.ctx), BH_OK);
+    assert_int_equal(f.item->settle.recipients[0].verdict, BH_VERDICT_RELAYED);
+    tear_down(&f);
+}
+
+/* Each recipient has an outcome of its own: one bounces, the other waits. */
+static void recipients_are_judged_apart(void **unused)
+{
+    struct fixture f;
+    (void)unused;
+    set_up(&f, 2);
+    f.results[0] = reply(550);
+    f.results[1] = reply(450);
+    assert_int_equal(judge_item(f.item, &f.ctx), BH_OK);
+    assert_int_equal(f.item->settle.recipients[0].verdict, BH_VERDICT_BOUNCED);
+    assert_int_equal(f.item->settle.recipients[1].verdict, BH_VERDICT_KEEP);
+    assert_int_equal(f.item->settle.remaining, BH_ENTRY_DUE);
+    assert_true(f.item->settle.due_unix_ms == NOW_MS + 60000);
+    assert_true(f.item->settle.charged);
+    /* The attempt is explained. */
+    struct bh_decision decision;
+    assert_int_equal(bh_decision_decode(f.item->settle.decision, &decision), BH_OK);
+    assert_int_equal(decision.outcome.code, 450);
+    assert_true(decision.next_unix_ms == NOW_MS + 60000);
+    tear_down(&f);
+}
+
+/* The end by age needs an attempt that failed by their fault; and never while the clock is not
+ * trusted (promise 1). */
+static void expiry(void **unused)
+{
+    static const struct {
+        uint16_t code;
+        int64_t age_ms;
+        bool sender_null;
+        bool suspended;
+        enum bh_verdict verdict;
+    } cases[] = {
+        {450, 5 * BH_DAY_MS - 1, false, false, BH_VERDICT_KEEP},
+        {450, 5 * BH_DAY_MS, false, false, BH_VERDICT_EXPIRED},
+        {450, 5 * BH_DAY_MS, false, true, BH_VERDICT_KEEP},
+        {450, BH_DAY_MS, true, false, BH_VERDICT_EXPIRED},
+        {450, BH_DAY_MS, false, false, BH_VERDICT_KEEP},
+        {250, 9 * BH_DAY_MS, false, false, BH_VERDICT_DELIVERED},
+    };
+    (void)unused;
+    for (size_t i = 0; i < BH_COUNT(cases); i++) {
+        struct fixture f;
+        set_up(&f, 1);
+        f.results[0] = reply(cases[i].code);
+        f.item->age_ms = cases[i].age_ms;
+        f.item->entry.sender_null = cases[i].sender_null;
+        f.ctx.expiry_suspended = cases[i].suspended;
+        assert_int_equal(judge_item(f.item, &f.ctx), BH_OK);
+        assert_int_equal(f.item->settle.recipients[0].verdict, cases[i].verdict);
+        tear_down(&f);
+    }
+}
+
+/* However old: what failed by our own fault stays, uncharged. */
+static void our_fault_never_bounces(void **unused)
+{
+    static const enum bh_happened ours[] = {BH_HAPPENED_OUR_CONFIG,   BH_HAPPENED_OUR_SECRET,
+                                            BH_HAPPENED_OUR_SOURCE,   BH_HAPPENED_OUR_NETWORK,
+                                            BH_HAPPENED_OUR_RESOURCE, BH_HAPPENED_ALL_FILTERED};
+    (void)unused;
+    for (size_t i = 0; i < BH_COUNT(ours); i++) {
+        struct fixture f;
+        set_up(&f, 1);
+        f.item->age_ms = 100 * BH_DAY_MS;
+        const struct bh_outcome outcome = {.stage = BH_STAGE_ROUTE, .happened = ours[i]};
+        assert_int_equal(judge_item_with(f.item, &outcome, &f.ctx), BH_OK);
+        assert_int_equal(f.item->settle.recipients[0].verdict, BH_VERDICT_KEEP);
+        assert_false(f.item->settle.charged);
+        assert_int_not_equal(f.item->settle.remaining, BH_ENTRY_HELD);
+        tear_down(&f);
+    }
+}
+
+static void untouched_goes_back(void **unused)
+{
+    struct fixture f;
+    (void)unused;
+    set_up(&f, 1);
+    f.results[0] = (struct bh_client_result){.fate = BH_FATE_UNTOUCHED};
+    assert_int_equal(judge_item(f.item, &f.ctx), BH_OK);
+    assert_true(f.item->returned);
+    assert_false(f.item->settle.charged);
+    assert_int_equal(f.item->signal, BH_SIGNAL_NONE);
+    tear_down(&f);
+}
+
+/* The end was sent and no reply came: the connector says what then happens (promise 3). */
+static void uncertain(void **unused)
+{
+    struct fixture f;
+    (void)unused;
+    set_up(&f, 1);
+    f.item->age_ms = 100 * BH_DAY_MS;
+    f.results[0] =
+        (struct bh_client_result){.fate = BH_FATE_UNCERTAIN,
+                                  .outcome = {.stage = BH_STAGE_DOT, .happened = BH_HAPPENED_LOST}};
+    assert_int_equal(judge_item(f.item, &f.ctx), BH_OK);
+    assert_true(f.item->settle.recipients[0].uncertain);
+    assert_int_equal(f.item->settle.recipients[0].verdict, BH_VERDICT_KEEP);
+    assert_int_equal(f.item->settle.remaining, BH_ENTRY_DUE);
+    f.connector.uncertain = BH_UNCERTAIN_HOLD;
+    assert_int_equal(judge_item(f.item, &f.ctx), BH_OK);
+    assert_int_equal(f.item->settle.remaining, BH_ENTRY_HELD);
+    assert_true(f.item->settle.reason.len > 0);
+    tear_down(&f);
+}
+
+static void reply_rules_come_first(void **unused)
+{
+    static const struct {
+        enum bh_reply_action action;
+        enum bh_verdict verdict;
+        enum bh_entry_state remaining;
+    } cases[] = {{BH_REPLY_DEFER, BH_VERDICT_KEEP, BH_ENTRY_DUE},
+                 {BH_REPLY_HOLD, BH_VERDICT_KEEP, BH_ENTRY_HELD},
+                 {BH_REPLY_BOUNCE, BH_VERDICT_BOUNCED, BH_ENTRY_READY},
+                 {BH_REPLY_SLOW, BH_VERDICT_KEEP, BH_ENTRY_DUE}};
+    (void)unused;
+    for (size_t i = 0; i < BH_COUNT(cases); i++) {
+        struct fixture f;
+        set_up(&f, 1);
+        const struct bh_reply_rule rule = {
+            .code = 550, .enhanced_subject = -1, .enhanced_detail = -1, .action = cases[i].action};
+        f.connector.replies = (struct bh_reply_rules){&rule, 1};
+        f.results[0] = reply(550);
+        assert_int_equal(judge_item(f.item, &f.ctx), BH_OK);
+        assert_int_equal(f.item->settle.recipients[0].verdict, cases[i].verdict);
+        assert_int_equal(f.item->settle.remaining, cases[i].remaining);
+        tear_down(&f);
+    }
+}
+
+/* The set agrees with a plain list under random additions and removals. */
+static void leased_keys(void **unused)
+{
+    enum { KEYS = 300 };
+    struct leased_set set;
+    bool in[KEYS] = {false};
+    struct bh_rng rng;
+    (void)unused;
+    bh_rng_seed(&rng, 3);
+    assert_int_equal(leased_init(&set, KEYS), BH_OK);
+    for (int step = 0; step < 20000; step++) {
+        const uint32_t k = (uint32_t)bh_rng_below(&rng, KEYS);
+        const struct bh_queue_key key = {
+            .destination = 1 + k % 7, .id = k / 7, .part = (uint16_t)(k % 3)};
+        if (bh_rng_below(&rng, 2) == 0) {
+            assert_int_equal(leased_add(&set, key), in[k] ? BH_EEXIST : BH_OK);
+            in[k] = true;
+        } else if (in[k]) {
+            leased_remove(&set, key);
+            in[k] = false;
+        }
+        assert_int_equal(leased_has(&set, key), in[k]);
+    }
+    leased_fini(&set);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(accepted_is_delivered),
+        cmocka_unit_test(recipients_are_judged_apart),
+        cmocka_unit_test(expiry),
+        cmocka_unit_test(our_fault_never_bounces),
+        cmocka_unit_test(untouched_goes_back),
+        cmocka_unit_test(uncertain),
+        cmocka_unit_test(reply_rules_come_first),
+        cmocka_unit_test(leased_keys),
+    };
+    return cmocka_run_group_tests_name("judge", tests, NULL, NULL);
+}

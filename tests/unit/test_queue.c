@@ -1,0 +1,505 @@
+/* What the queue promises, one behaviour at a time, over the store in memory. */
+#include "queue_fixture.h"
+
+struct world {
+    struct bh_kv *kv;
+    struct bh_queue *q;
+    struct bh_kv_txn *txn;
+    struct bh_arena arena;
+    unsigned notices[BH_NOTICE_EXPANDED + 1];
+};
+
+static int set_up(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    *state = w;
+    bh_arena_init(&w->arena, (size_t)16 << 20);
+    w->kv = bh_kv_memory_create((size_t)64 << 20, 0);
+    w->q = fixture_open(w->kv);
+    return bh_queue_begin(w->q, NULL, &w->txn) != BH_OK;
+}
+
+/* Every test ends in a commit, and in a queue with nothing to complain of. */
+static int tear_down(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(bh_queue_commit(w->q, w->txn), BH_OK);
+    fixture_check(w->kv);
+    bh_queue_destroy(w->q);
+    bh_kv_close(w->kv);
+    bh_arena_fini(&w->arena);
+    free(w);
+    return 0;
+}
+
+static enum bh_status count_notices(void *ctx, struct bh_queue *q, struct bh_kv_txn *txn,
+                                    const struct bh_message *message,
+                                    const struct bh_notice *notices, size_t count)
+{
+    struct world *w = ctx;
+    (void)q;
+    (void)txn;
+    assert_true(message->id > 0);
+    for (size_t i = 0; i < count; i++) {
+        w->notices[notices[i].action]++;
+    }
+    return BH_OK;
+}
+
+static struct bh_queue_notifier notifier(struct world *w, int64_t now_ms)
+{
+    return (struct bh_queue_notifier){.hook = count_notices, .ctx = w, .now = fixture_now(now_ms)};
+}
+
+static struct bh_queue_key put(struct world *w, const char *sender, const char *domain,
+                               enum bh_lane_hint hint, int64_t now_ms)
+{
+    struct bh_queue_put_result result;
+    assert_int_equal(fixture_put(w->q, w->txn, sender, domain, 1, 100, hint, fixture_now(now_ms),
+                                 &w->arena, &result),
+                     BH_OK);
+    assert_int_equal(result.part_count, 1);
+    return (struct bh_queue_key){
+        .destination = result.parts[0].destination, .id = result.id, .part = result.parts[0].part};
+}
+
+static struct bh_settle_result settle(struct world *w, struct bh_queue_key key,
+                                      enum bh_verdict verdict, enum bh_entry_state remaining,
+                                      int64_t due_ms, int64_t now_ms)
+{
+    const struct bh_settle_recipient recipient = {.verdict = verdict,
+                                                  .tried = true,
+                                                  .charged = true,
+                                                  .outcome = {.stage = BH_STAGE_RCPT, .code = 450}};
+    const struct bh_settle params = {.key = key,
+                                     .lane = BH_LANE_FRESH,
+                                     .recipients = &recipient,
+                                     .recipient_count = 1,
+                                     .charged = true,
+                                     .remaining = remaining,
+                                     .due_unix_ms = due_ms,
+                                     .reason = BH_LIT("because"),
+                                     .decision = BH_LIT("decision")};
+    const struct bh_queue_notifier n = notifier(w, now_ms);
+    struct bh_settle_result result;
+    assert_int_equal(bh_queue_settle(w->q, w->txn, &params, &n, &result), BH_OK);
+    return result;
+}
+
+static struct bh_destination destination(struct world *w, uint32_t id)
+{
+    struct bh_destination d;
+    assert_int_equal(bh_queue_read_destination(w->txn, id, &w->arena, &d), BH_OK);
+    return d;
+}
+
+static void change(struct world *w, uint32_t id, unsigned set, int64_t next_ms, int64_t now_ms)
+{
+    const struct bh_destination_change c = {.set = set,
+                                            .backoff_stage = set & BH_SET_BACKOFF ? 1 : 0,
+                                            .next_event_unix_ms = next_ms,
+                                            .hold_until_unix_ms = BH_QUEUE_NEVER,
+                                            .hold_reason = BH_LIT("r"),
+                                            .hold_by = BH_LIT("b"),
+                                            .park_reason = BH_LIT("p")};
+    assert_int_equal(bh_queue_destination_update(w->q, w->txn, id, &c, fixture_now(now_ms)), BH_OK);
+}
+
+#define T FIXTURE_NOW
+
+static void ids_never_step_back(void **state)
+{
+    struct world *w = *state;
+    const struct bh_queue_key a = put(w, "s@x", "a.test", BH_HINT_ENTRY, T);
+    const struct bh_queue_key b = put(w, "s@x", "a.test", BH_HINT_ENTRY, T - BH_DAY_MS);
+    const struct bh_queue_key c = put(w, "s@x", "a.test", BH_HINT_ENTRY, T + 1);
+    assert_true(a.id < b.id && b.id < c.id);
+    assert_int_equal(c.id, (uint64_t)(T + 1) << 20);
+}
+
+static void fresh_mail_becomes_an_entry_at_its_first_deferral(void **state)
+{
+    struct world *w = *state;
+    const struct bh_queue_key key = put(w, "s@x", "a.test", BH_HINT_FRESH_OK, T);
+    assert_int_equal(bh_queue_fresh_count(w->q), 1);
+    struct bh_destination d = destination(w, key.destination);
+    assert_int_equal(bh_destination_entries(&d), 0); /* counts are of the entry lane */
+    settle(w, key, BH_VERDICT_KEEP, BH_ENTRY_DUE, T + 300000, T);
+    assert_int_equal(bh_queue_fresh_count(w->q), 0);
+    struct bh_entry e;
+    assert_int_equal(bh_queue_read_entry(w->txn, key, &w->arena, &e), BH_OK);
+    assert_int_equal(e.lane, BH_LANE_ENTRY);
+    assert_int_equal(e.state, BH_ENTRY_DUE);
+    assert_int_equal(e.attempts, 1);
+    assert_int_equal(e.recipients[0].last.code, 450);
+    int64_t at;
+    assert_int_equal(bh_queue_first_wake(w->txn, &at), BH_OK);
+    assert_int_equal(at, T + 300000);
+    assert_true(settle(w, key, BH_VERDICT_DELIVERED, BH_ENTRY_READY, 0, T).message_gone);
+    assert_int_equal(bh_queue_read_entry(w->txn, key, &w->arena, &e), BH_ENOTFOUND);
+    assert_int_equal(bh_queue_first_wake(w->txn, &at), BH_OK);
+    assert_true(at == BH_QUEUE_NEVER);
+}
+
+static void the_fresh_lane_is_for_healthy_destinations_with_room(void **state)
+{
+    struct world *w = *state;
+    struct bh_queue_put_result result;
+    uint32_t sick = 0;
+    for (int i = 0; i < 50; i++) {
+        /* 15 in the window of a destination, 40 in all. */
+        char domain[32];
+        snprintf(domain, sizeof(domain), "d%d.test", i / 20);
+        assert_int_equal(fixture_put(w->q, w->txn, "s@x", domain, 1, 10, BH_HINT_FRESH_OK,
+                                     fixture_now(T), &w->arena, &result),
+                         BH_OK);
+        assert_int_equal(result.parts[0].lane, i % 20 < 15 ? BH_LANE_FRESH : BH_LANE_ENTRY);
+        sick = result.parts[0].destination;
+    }
+    assert_int_equal(bh_queue_fresh_count(w->q), 40);
+    change(w, sick, BH_SET_BACKOFF, T + 1000, T);
+    struct bh_queue_item items[64];
+    uint64_t id = 0;
+    size_t count;
+    assert_int_equal(bh_queue_scan_fresh(w->txn, &id, items, BH_COUNT(items), &count), BH_OK);
+    assert_int_equal(count, 40);
+    settle(w, items[0].key, BH_VERDICT_DELIVERED, BH_ENTRY_READY, 0, T);
+    assert_int_equal(bh_queue_fresh_count(w->q), 39);
+    char domain[32];
+    snprintf(domain, sizeof(domain), "d2.test"); /* backs off */
+    assert_int_equal(fixture_put(w->q, w->txn, "s@x", domain, 1, 10, BH_HINT_FRESH_OK,
+                                 fixture_now(T), &w->arena, &result),
+                     BH_OK);
+    assert_int_equal(result.parts[0].lane, BH_LANE_ENTRY);
+}
+
+static void many_recipients_become_parts_of_a_hundred(void **state)
+{
+    struct world *w = *state;
+    struct bh_queue_put_result result;
+    assert_int_equal(fixture_put(w->q, w->txn, "s@x", "a.test", 250, 10, BH_HINT_FRESH_OK,
+                                 fixture_now(T), &w->arena, &result),
+                     BH_OK);
+    assert_int_equal(result.part_count, 3);
+    assert_int_equal(result.parts[2].recipients, 50);
+    assert_int_equal(result.parts[2].first, 200);
+    struct bh_message m;
+    assert_int_equal(bh_queue_read_message(w->txn, result.id, &w->arena, &m), BH_OK);
+    assert_int_equal(m.open, 3);
+}
+
+static void refill_takes_from_both_by_weight(void **state)
+{
+    struct world *w = *state;
+    struct bh_queue_key keys[12];
+    for (int i = 0; i < 12; i++) {
+        keys[i] = put(w, "s@x", "a.test", BH_HINT_ENTRY, T + i);
+        if (i >= 6) { /* retries, the later ones due earlier; the last is not due yet */
+            settle(w, keys[i], BH_VERDICT_KEEP, BH_ENTRY_DUE, i == 11 ? T + 5000 : T + 100 - i, T);
+        }
+    }
+    struct bh_refill refill = {.destination = keys[0].destination,
+                               .now_unix_ms = T + 1000,
+                               .items_max = 6,
+                               .bytes_max = UINT64_MAX,
+                               .ready_weight = 2,
+                               .due_weight = 1};
+    struct bh_refill_cursor cursor = {0};
+    struct bh_queue_item items[12];
+    size_t count;
+    assert_int_equal(bh_queue_refill(w->txn, &refill, &cursor, items, &count), BH_MORE);
+    assert_int_equal(count, 6);
+    static const int want[] = {0, 1, 10, 2, 3, 9};
+    for (size_t i = 0; i < 6; i++) {
+        assert_int_equal(items[i].key.id, keys[want[i]].id);
+    }
+    assert_int_equal(bh_queue_refill(w->txn, &refill, &cursor, items, &count), BH_OK);
+    assert_int_equal(count, 5); /* 4, 8, 5, 7, 6 */
+    assert_int_equal(items[4].key.id, keys[6].id);
+    /* At least one, however large; then no more than fit. */
+    cursor = (struct bh_refill_cursor){0};
+    refill.bytes_max = 50;
+    assert_int_equal(bh_queue_refill(w->txn, &refill, &cursor, items, &count), BH_MORE);
+    assert_int_equal(count, 1);
+    /* A flush makes due what was not tried since, whatever its time. */
+    cursor = (struct bh_refill_cursor){0};
+    refill.bytes_max = UINT64_MAX;
+    refill.items_max = 12;
+    refill.flush_up_to_id = keys[11].id;
+    refill.flush_unix_ms = T + 1;
+    assert_int_equal(bh_queue_refill(w->txn, &refill, &cursor, items, &count), BH_OK);
+    assert_int_equal(count, 12);
+    refill.flush_unix_ms = T; /* tried at T: not before the flush */
+    cursor = (struct bh_refill_cursor){0};
+    assert_int_equal(bh_queue_refill(w->txn, &refill, &cursor, items, &count), BH_OK);
+    assert_int_equal(count, 11);
+}
+
+static size_t expire(struct world *w, uint32_t destination_id, int64_t now_ms, size_t rows)
+{
+    struct bh_age_pass pass = {0};
+    struct bh_aged aged[50];
+    const struct bh_queue_notifier n = notifier(w, now_ms);
+    const struct bh_expire params = {.destination = destination_id,
+                                     .expire_ms = 5 * BH_DAY_MS,
+                                     .expire_null_ms = BH_DAY_MS,
+                                     .outcome = {.happened = BH_HAPPENED_EXPIRED},
+                                     .rows_max = rows};
+    size_t total = 0;
+    size_t count;
+    enum bh_status status;
+    do {
+        status = bh_queue_expire_slice(w->q, w->txn, &params, &n, &pass, aged, &count);
+        total += count;
+    } while (status == BH_MORE);
+    assert_int_equal(status, BH_OK);
+    return total;
+}
+
+static void time_on_hold_or_parked_does_not_age(void **state)
+{
+    struct world *w = *state;
+    const struct bh_queue_key a = put(w, "s@x", "a.test", BH_HINT_ENTRY, T);
+    const struct bh_queue_key b = put(w, "s@x", "a.test", BH_HINT_ENTRY, T + 1);
+    settle(w, b, BH_VERDICT_KEEP, BH_ENTRY_HELD, 0, T + 2 * BH_DAY_MS);
+    /* Stays on hold: passes walk on beyond b because of it. */
+    const struct bh_queue_key c = put(w, "s@x", "a.test", BH_HINT_ENTRY, T + 2);
+    settle(w, c, BH_VERDICT_KEEP, BH_ENTRY_HELD, 0, T + 2);
+    /* Parked for three days from day 2, held as well in the middle of it: three days count once. */
+    change(w, a.destination, BH_SET_PARK, T, T + 2 * BH_DAY_MS);
+    change(w, a.destination, BH_SET_HOLD, 0, T + 3 * BH_DAY_MS);
+    change(w, a.destination, BH_CLEAR_HOLD, 0, T + 4 * BH_DAY_MS);
+    change(w, a.destination, BH_CLEAR_PARK, 0, T + 5 * BH_DAY_MS);
+    struct bh_entry e;
+    struct bh_destination d = destination(w, a.destination);
+    assert_int_equal(bh_queue_read_entry(w->txn, a, &w->arena, &e), BH_OK);
+    assert_int_equal(bh_entry_age_ms(&e, &d, T + 7 * BH_DAY_MS), 4 * BH_DAY_MS);
+    assert_int_equal(bh_queue_read_entry(w->txn, b, &w->arena, &e), BH_OK);
+    assert_int_equal(bh_entry_age_ms(&e, &d, T + 7 * BH_DAY_MS), 2 * BH_DAY_MS - 1);
+    assert_int_equal(expire(w, a.destination, T + 8 * BH_DAY_MS - 1, 10), 0);
+    /* a at 5 days; b is on hold, and passed over for good, until it is released. */
+    assert_int_equal(expire(w, a.destination, T + 8 * BH_DAY_MS, 1), 1);
+    assert_int_equal(expire(w, a.destination, T + 30 * BH_DAY_MS, 10), 0);
+    assert_true(destination(w, a.destination).expire_cursor >= b.id);
+    settle(w, b, BH_VERDICT_KEEP, BH_ENTRY_READY, 0, T + 30 * BH_DAY_MS);
+    assert_int_equal(expire(w, a.destination, T + 32 * BH_DAY_MS, 10), 0);
+    assert_int_equal(expire(w, a.destination, T + 33 * BH_DAY_MS + 1, 10), 1);
+    assert_int_equal(w->notices[BH_NOTICE_FAILED], 2);
+}
+
+static void null_senders_expire_by_their_own_time(void **state)
+{
+    struct world *w = *state;
+    struct bh_queue_key first = {0};
+    for (int i = 0; i < 20; i++) {
+        first = put(w, i % 2 == 0 ? "" : "s@x", "a.test", BH_HINT_ENTRY, T + i);
+    }
+    assert_int_equal(expire(w, first.destination, T + BH_DAY_MS + 5, 3), 3); /* 0, 2, 4 */
+    assert_int_equal(expire(w, first.destination, T + BH_DAY_MS + 100, 3), 7);
+    assert_int_equal(expire(w, first.destination, T + 5 * BH_DAY_MS + 100, 3), 10);
+    const struct bh_destination d = destination(w, first.destination);
+    assert_int_equal(bh_destination_entries(&d), 0);
+    assert_int_equal(d.slot_count, 0);
+}
+
+static void senders_are_warned_once(void **state)
+{
+    struct world *w = *state;
+    struct bh_queue_key key = {0};
+    for (int i = 0; i < 5; i++) {
+        key = put(w, i == 2 ? "" : "s@x", "a.test", BH_HINT_ENTRY, T + i);
+    }
+    const struct bh_queue_notifier n = notifier(w, T + 4 * BH_HOUR_MS + 3);
+    const struct bh_warn warn = {
+        .destination = key.destination, .warn_ms = 4 * BH_HOUR_MS, .rows_max = 2};
+    for (int round = 0; round < 2; round++) {
+        struct bh_age_pass pass = {0};
+        struct bh_aged aged[2];
+        size_t count;
+        enum bh_status status;
+        do {
+            status = bh_queue_warn_slice(w->q, w->txn, &warn, &n, &pass, aged, &count);
+        } while (status == BH_MORE);
+        assert_int_equal(status, BH_OK);
+        assert_int_equal(w->notices[BH_NOTICE_DELAYED], 3); /* 0, 1, 3 */
+    }
+}
+
+static void a_hold_or_backoff_decides_the_next_event(void **state)
+{
+    struct world *w = *state;
+    const struct bh_queue_key key = put(w, "s@x", "a.test", BH_HINT_ENTRY, T);
+    assert_int_equal(destination(w, key.destination).wake_unix_ms, 0);
+    change(w, key.destination, BH_SET_BACKOFF, T + 500, T);
+    assert_int_equal(destination(w, key.destination).wake_unix_ms, T + 500);
+    change(w, key.destination, BH_SET_HOLD, 0, T);
+    assert_true(destination(w, key.destination).wake_unix_ms == BH_QUEUE_NEVER);
+    change(w, key.destination, BH_CLEAR_HOLD, 0, T);
+    assert_int_equal(destination(w, key.destination).wake_unix_ms, T + 500);
+    change(w, key.destination, BH_SET_FLUSH, 0, T);
+    assert_int_equal(destination(w, key.destination).wake_unix_ms, 0);
+    assert_int_equal(destination(w, key.destination).flush_up_to_id, key.id);
+    struct bh_queue_wake rows[4];
+    size_t count;
+    assert_int_equal(bh_queue_scan_wake(w->txn, T, NULL, rows, 4, &count), BH_OK);
+    assert_int_equal(count, 1);
+    assert_int_equal(rows[0].destination, key.destination);
+}
+
+static void history_keeps_the_last_eight(void **state)
+{
+    struct world *w = *state;
+    const struct bh_queue_key key = put(w, "s@x", "a.test", BH_HINT_ENTRY, T);
+    for (int i = 0; i < 11; i++) {
+        settle(w, key, BH_VERDICT_KEEP, BH_ENTRY_DUE, T + i, T);
+    }
+    struct bh_slice decisions[BH_QUEUE_HISTORY_MAX];
+    size_t count;
+    assert_int_equal(bh_queue_read_history(w->txn, key, &w->arena, decisions, &count), BH_OK);
+    assert_int_equal(count, 8);
+    struct bh_queue_key to;
+    assert_int_equal(
+        bh_queue_rebind(w->q, w->txn, key, BH_LIT("a.test"), BH_LIT("bank"), fixture_now(T), &to),
+        BH_OK);
+    assert_int_not_equal(to.destination, key.destination);
+    assert_int_equal(bh_queue_read_history(w->txn, key, &w->arena, decisions, &count), BH_OK);
+    assert_int_equal(count, 0);
+    assert_int_equal(bh_queue_read_history(w->txn, to, &w->arena, decisions, &count), BH_OK);
+    assert_int_equal(count, 8);
+    struct bh_entry e;
+    assert_int_equal(bh_queue_read_entry(w->txn, to, &w->arena, &e), BH_OK);
+    assert_int_equal(e.attempts, 11); /* nothing charged */
+    assert_int_equal(e.due_unix_ms, T + 10);
+}
+
+static void notices_follow_notify(void **state)
+{
+    struct world *w = *state;
+    settle(w, put(w, "s@x", "a.test", BH_HINT_FRESH_OK, T), BH_VERDICT_RELAYED, BH_ENTRY_READY, 0,
+           T);
+    settle(w, put(w, "s@x", "a.test", BH_HINT_FRESH_OK, T), BH_VERDICT_CANCELLED, BH_ENTRY_READY, 0,
+           T);
+    assert_int_equal(w->notices[BH_NOTICE_RELAYED], 0); /* nobody asked for success */
+    assert_int_equal(w->notices[BH_NOTICE_FAILED], 0);
+    settle(w, put(w, "s@x", "a.test", BH_HINT_FRESH_OK, T), BH_VERDICT_BOUNCED, BH_ENTRY_READY, 0,
+           T);
+    assert_int_equal(w->notices[BH_NOTICE_FAILED], 1);
+}
+
+static void a_message_that_kills_twice_is_quarantined(void **state)
+{
+    struct world *w = *state;
+    const struct bh_queue_key key = put(w, "s@x", "a.test", BH_HINT_FRESH_OK, T);
+    bool quarantined = true;
+    assert_int_equal(bh_queue_mark_crashed(w->q, w->txn, key.id, fixture_now(T), &quarantined),
+                     BH_OK);
+    assert_false(quarantined);
+    const uint64_t mask[2] = {1, 0};
+    assert_int_equal(
+        bh_queue_mark_uncertain(w->q, w->txn, key, mask, BH_EMPTY, BH_LIT("crash"), fixture_now(T)),
+        BH_OK);
+    assert_int_equal(bh_queue_mark_crashed(w->q, w->txn, key.id, fixture_now(T), &quarantined),
+                     BH_OK);
+    assert_true(quarantined);
+    struct bh_entry e;
+    assert_int_equal(bh_queue_read_entry(w->txn, key, &w->arena, &e), BH_OK);
+    assert_int_equal(e.state, BH_ENTRY_HELD);
+    assert_true(e.uncertain && e.recipients[0].uncertain);
+    assert_true(bh_slice_starts(e.reason, BH_LIT("quarantined")));
+}
+
+static void jobs_resume_and_leave_newer_mail_alone(void **state)
+{
+    struct world *w = *state;
+    for (int i = 0; i < 10; i++) {
+        put(w, i % 2 == 0 ? "s@x.test" : "t@y.test", i < 5 ? "a.test" : "b.test",
+            i % 3 == 0 ? BH_HINT_FRESH_OK : BH_HINT_ENTRY, T);
+    }
+    struct bh_job job = {.verb = BH_JOB_HOLD, .reason = BH_LIT("why"), .by = BH_LIT("me")};
+    bh_selection_init(&job.selection);
+    job.selection.sender = BH_LIT("@X.test");
+    uint64_t id;
+    assert_int_equal(bh_queue_job_create(w->q, w->txn, &job, fixture_now(T), &id), BH_OK);
+    put(w, "s@x.test", "a.test", BH_HINT_ENTRY, T + 1); /* newer */
+    const struct bh_queue_notifier n = notifier(w, T);
+    const struct bh_job_slice slice = {.job = id, .rows_max = 2};
+    unsigned slices = 0;
+    enum bh_status status;
+    do {
+        status = bh_queue_job_slice(w->q, w->txn, &slice, &n, &w->arena, &job);
+        slices++;
+    } while (status == BH_MORE);
+    assert_int_equal(status, BH_OK);
+    assert_true(slices > 3);
+    assert_int_equal(job.matched, 5);
+    assert_int_equal(job.acted, 5);
+    assert_int_equal(bh_queue_fresh_count(w->q), 2); /* 3 and 9 are t's */
+    assert_int_equal(bh_queue_job_next(w->txn, 0, &w->arena, &job), BH_OK);
+    assert_true(job.done && job.id == id);
+    assert_int_equal(bh_queue_job_remove(w->q, w->txn, id), BH_OK);
+    assert_int_equal(bh_queue_job_next(w->txn, 0, &w->arena, &job), BH_ENOTFOUND);
+}
+
+static void empty_destinations_go_after_a_day(void **state)
+{
+    struct world *w = *state;
+    const struct bh_queue_key key = put(w, "s@x", "a.test", BH_HINT_ENTRY, T);
+    put(w, "s@x", "b.test", BH_HINT_FRESH_OK, T);
+    size_t deleted;
+    settle(w, key, BH_VERDICT_DELIVERED, BH_ENTRY_READY, 0, T);
+    assert_int_equal(bh_queue_sweep(w->q, w->txn, 100, fixture_now(T + BH_DAY_MS - 1), &deleted),
+                     BH_OK);
+    assert_int_equal(deleted, 0);
+    assert_int_equal(bh_queue_sweep(w->q, w->txn, 100, fixture_now(T + BH_DAY_MS), &deleted),
+                     BH_OK);
+    assert_int_equal(deleted, 1); /* b has fresh mail */
+    struct bh_destination d;
+    assert_int_equal(bh_queue_read_destination(w->txn, key.destination, &w->arena, &d),
+                     BH_ENOTFOUND);
+}
+
+static void ages_are_counted_over_any_spread(void **state)
+{
+    struct world *w = *state;
+    struct bh_queue_key keys[200];
+    for (int i = 0; i < 200; i++) {
+        keys[i] = put(w, "s@x", "a.test", BH_HINT_ENTRY, T + i * 17 * BH_MINUTE_MS);
+    }
+    const int64_t now = T + 199 * 17 * BH_MINUTE_MS;
+    uint64_t ages[BH_AGE_BUCKETS];
+    struct bh_destination d = destination(w, keys[0].destination);
+    bh_destination_ages(&d, now, ages);
+    assert_int_equal(ages[0] + ages[1] + ages[2] + ages[3] + ages[4], 200);
+    assert_true(ages[0] >= 1 && ages[4] > 100);
+    assert_true(d.slots[0].start_unix_ms <= T);
+    for (int i = 0; i < 200; i += 2) {
+        settle(w, keys[i], BH_VERDICT_DELIVERED, BH_ENTRY_READY, 0, now);
+    }
+    d = destination(w, keys[0].destination);
+    bh_destination_ages(&d, now, ages);
+    assert_int_equal(ages[0] + ages[1] + ages[2] + ages[3] + ages[4], 100);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(ids_never_step_back),
+        TEST(fresh_mail_becomes_an_entry_at_its_first_deferral),
+        TEST(the_fresh_lane_is_for_healthy_destinations_with_room),
+        TEST(many_recipients_become_parts_of_a_hundred),
+        TEST(refill_takes_from_both_by_weight),
+        TEST(time_on_hold_or_parked_does_not_age),
+        TEST(null_senders_expire_by_their_own_time),
+        TEST(senders_are_warned_once),
+        TEST(a_hold_or_backoff_decides_the_next_event),
+        TEST(history_keeps_the_last_eight),
+        TEST(notices_follow_notify),
+        TEST(a_message_that_kills_twice_is_quarantined),
+        TEST(jobs_resume_and_leave_newer_mail_alone),
+        TEST(empty_destinations_go_after_a_day),
+        TEST(ages_are_counted_over_any_spread),
+    };
+    return cmocka_run_group_tests_name("queue", tests, NULL, NULL);
+}
