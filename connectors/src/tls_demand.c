@@ -2,7 +2,7 @@
 
 #include "bh/assert.h"
 
-#define DEMAND_VERSION 1 /* of the canonical octets */
+#define DEMAND_VERSION 2 /* of the canonical octets */
 
 const char *bh_tls_mode_name(enum bh_tls_mode mode)
 {
@@ -97,6 +97,9 @@ static struct degree degree_of_mode(enum bh_tls_mode mode)
 static struct degree degree_of(const struct bh_tls_demand *demand)
 {
     struct degree degree = degree_of_mode(demand->mode);
+    if (demand->mode == BH_TLS_DANE && demand->tlsa.count > 0) {
+        return degree_of_mode(BH_TLS_DANE_ONLY);
+    }
     if (demand->mode == BH_TLS_DANE) {
         const struct degree fallback = degree_of_mode(demand->fallback);
         degree.encryption = fallback.encryption;
@@ -115,16 +118,45 @@ bool bh_tls_demand_requires_tls(const struct bh_tls_demand *demand)
     return degree_of(demand).encryption == 2;
 }
 
-/* Does the chain to the CA and the name count? */
+static bool uses_tlsa(const struct bh_tls_demand *demand)
+{
+    return demand->mode == BH_TLS_DANE && demand->tlsa.count > 0;
+}
+
+/* Do the names of the certificate count? */
 static bool uses_names(const struct bh_tls_demand *demand)
 {
-    return demand->mode == BH_TLS_VERIFY ||
+    return demand->mode == BH_TLS_VERIFY || uses_tlsa(demand) ||
            (demand->mode == BH_TLS_DANE && demand->fallback == BH_TLS_VERIFY);
 }
 
+/* Does the chain to the CA count? */
 static bool uses_ca(const struct bh_tls_demand *demand)
 {
-    return uses_names(demand) || demand->mode == BH_TLS_AUTO;
+    return (uses_names(demand) && !uses_tlsa(demand)) || demand->mode == BH_TLS_AUTO;
+}
+
+bool bh_tls_demand_is_effective(const struct bh_tls_demand *demand)
+{
+    if (demand->match_domain || demand->match_host) {
+        return false;
+    }
+    switch (demand->mode) {
+    case BH_TLS_OFF:
+    case BH_TLS_OPPORTUNISTIC:
+    case BH_TLS_ENCRYPT:
+        return true;
+    case BH_TLS_VERIFY:
+        return demand->names.count > 0;
+    case BH_TLS_PIN:
+        return demand->pins.count > 0;
+    case BH_TLS_DANE:
+        return demand->tlsa.count > 0;
+    case BH_TLS_DANE_ONLY:
+    case BH_TLS_AUTO:
+        break;
+    }
+    return false;
 }
 
 static bool uses_pins(const struct bh_tls_demand *demand)
@@ -249,6 +281,44 @@ static void write_names(const struct bh_tls_demand *demand, struct bh_writer *w)
     bh_write_slice(w, BH_EMPTY); /* no name is empty: the end */
 }
 
+/* By usage, selector, matching type, then data. */
+static int tlsa_cmp(const struct bh_tlsa *a, const struct bh_tlsa *b)
+{
+    const int heads[] = {a->usage - b->usage, a->selector - b->selector, a->matching - b->matching};
+    for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++) {
+        if (heads[i] != 0) {
+            return heads[i];
+        }
+    }
+    return bh_slice_cmp(a->data, b->data);
+}
+
+static const struct bh_tlsa *next_tlsa(const struct bh_tlsa_set *set, const struct bh_tlsa *after)
+{
+    const struct bh_tlsa *best = NULL;
+    for (size_t i = 0; i < set->count; i++) {
+        const struct bh_tlsa *tlsa = &set->at[i];
+        if ((after == NULL || tlsa_cmp(tlsa, after) > 0) &&
+            (best == NULL || tlsa_cmp(tlsa, best) < 0)) {
+            best = tlsa;
+        }
+    }
+    return best;
+}
+
+static void write_tlsa(const struct bh_tls_demand *demand, struct bh_writer *w)
+{
+    for (const struct bh_tlsa *tlsa = next_tlsa(&demand->tlsa, NULL); tlsa != NULL && !w->overflow;
+         tlsa = next_tlsa(&demand->tlsa, tlsa)) {
+        bh_write_u8(w, 1);
+        bh_write_u8(w, tlsa->usage);
+        bh_write_u8(w, tlsa->selector);
+        bh_write_u8(w, tlsa->matching);
+        bh_write_slice(w, tlsa->data);
+    }
+    bh_write_u8(w, 0);
+}
+
 static void write_pins(const struct bh_tls_demand *demand, struct bh_writer *w)
 {
     for (const uint8_t *pin = next_pin(&demand->pins, NULL); pin != NULL && !w->overflow;
@@ -285,6 +355,9 @@ void bh_tls_demand_write(const struct bh_tls_demand *demand, struct bh_writer *w
     if (uses_pins(demand)) {
         write_pins(demand, w);
     }
+    if (demand->mode == BH_TLS_DANE) {
+        write_tlsa(demand, w);
+    }
 }
 
 static bool same_names(const struct bh_names *a, const struct bh_names *b)
@@ -294,6 +367,17 @@ static bool same_names(const struct bh_names *a, const struct bh_names *b)
     while (x != NULL && y != NULL && bh_slice_eq(*x, *y)) {
         x = next_name(a, x);
         y = next_name(b, y);
+    }
+    return x == NULL && y == NULL;
+}
+
+static bool same_tlsa(const struct bh_tlsa_set *a, const struct bh_tlsa_set *b)
+{
+    const struct bh_tlsa *x = next_tlsa(a, NULL);
+    const struct bh_tlsa *y = next_tlsa(b, NULL);
+    while (x != NULL && y != NULL && tlsa_cmp(x, y) == 0) {
+        x = next_tlsa(a, x);
+        y = next_tlsa(b, y);
     }
     return x == NULL && y == NULL;
 }
@@ -318,5 +402,7 @@ bool bh_tls_demand_eq(const struct bh_tls_demand *a, const struct bh_tls_demand 
                            same_names(&a->names, &b->names));
     const bool pins =
         !uses_pins(a) || (pins_within(&a->pins, &b->pins) && pins_within(&b->pins, &a->pins));
-    return heads && names && pins && (!uses_ca(a) || bh_slice_eq(a->ca_file, b->ca_file));
+    const bool tlsa = a->mode != BH_TLS_DANE || same_tlsa(&a->tlsa, &b->tlsa);
+    return heads && names && pins && tlsa && uses_ca(a) == uses_ca(b) &&
+           (!uses_ca(a) || bh_slice_eq(a->ca_file, b->ca_file));
 }

@@ -37,8 +37,34 @@ struct bh_pins {
     size_t count;
 };
 
-/** Borrowed from its configuration. Every path is NUL-terminated behind its slice. Fields that the
- * mode gives no meaning are still here as configured; the canonical octets leave them out. */
+#define BH_TLSA_DATA_MAX 4096 /* octets of one record's association data: a whole certificate */
+
+/** A TLSA record that can be used (RFC 6698 section 2.1, RFC 7672 section 3.1): usage 2 (DANE-TA)
+ * or 3 (DANE-EE), selector 0 or 1, matching type 0 to 2. */
+struct bh_tlsa {
+    uint8_t usage, selector, matching;
+    struct bh_slice data;
+};
+
+struct bh_tlsa_set {
+    const struct bh_tlsa *at;
+    size_t count;
+};
+
+/** What TLS must be, in one of two forms.
+ *
+ * *Configured*: a connector's. dane and auto still have to be looked up, match_domain and
+ * match_host are still to be replaced by names.
+ *
+ * *Effective*: what one session to one host must prove for one destination, made from a configured
+ * one by looking up what the domain publishes (engine/policy). Its mode is off, opportunistic,
+ * encrypt, verify, pin or dane; dane has usable records in `tlsa`; verify lists every accepted name
+ * in `names`; match_domain and match_host are false. Sessions, clearances and resumption know
+ * effective demands only. See bh_tls_demand_is_effective.
+ *
+ * Borrowed from its configuration, or from whoever made it effective. Every path is NUL-terminated
+ * behind its slice. Fields that the mode gives no meaning are still here as configured; the
+ * canonical octets leave them out. */
 struct bh_tls_demand {
     enum bh_tls_mode mode;
     enum bh_tls_mode
@@ -48,7 +74,9 @@ struct bh_tls_demand {
     enum bh_tls_version max_version; /* NONE: no ceiling */
     bool match_domain;               /* verify: the recipient's domain is an accepted name */
     bool match_host;                 /* verify: the name of the host (MX or smarthost) is one */
-    struct bh_names names;   /* verify: more accepted names; ".example" means any name below it */
+    struct bh_names names;   /* verify, and dane with usage 2: accepted names; ".example" means any
+                                name below it */
+    struct bh_tlsa_set tlsa; /* effective dane: one must match. Never from a configuration */
     struct bh_slice ca_file; /* empty: the system's store */
     struct bh_pins pins;
     struct bh_slice ciphers;      /* OpenSSL list for TLS 1.2; empty: built-in */
@@ -68,6 +96,9 @@ const char *bh_tls_version_name(enum bh_tls_version version);
  * build. Check w->overflow. Files count by path: a holder that keys by content adds a digest of the
  * file. */
 void bh_tls_demand_write(const struct bh_tls_demand *demand, struct bh_writer *w);
+
+/** Can a session be held to it as it stands? */
+bool bh_tls_demand_is_effective(const struct bh_tls_demand *demand);
 
 /** How strict a mode is, for lists and colours: 0 off, 1 opportunistic, 2 auto, 3 encrypt, 4 dane,
  * 5 verify and dane-only, 6 pin. Not for decisions: auto and encrypt each refuse what the other
