@@ -67,6 +67,9 @@ static struct session_info *make_session(struct engine *e, const struct bh_sched
     s->config = bh_config_ref(e->config);
     s->connector = c;
     s->demand = bh_connector_tls_demand(c, engine_now(e).unix_ms, &lapsed);
+    tls_seen_want(&s->seen, s->demand,
+                  lapsed || s->demand == &c->tls.demand ? BH_LIT("connector")
+                                                        : BH_LIT("exception of the connector"));
     s->small_hello = d->tls_step == TLS_STEP_SMALL;
     s->clear = d->tls_step == TLS_STEP_CLEAR && !bh_tls_demand_requires_tls(s->demand);
     fill_addresses(s, d, action);
@@ -164,6 +167,21 @@ static void look_again(struct engine *e, bool fresh)
     }
 }
 
+/* With a session: what it has shown. Without one nothing is sent, and the records say what would
+ * have been wanted. */
+static void want_tls(struct engine *e, const struct dest_info *d, const struct session_info *info,
+                     struct lease *lease)
+{
+    const struct bh_connector *c = edest_connector(e, d);
+    bool lapsed = false;
+    if (info != NULL) {
+        lease->tls = info->worker->seen;
+    } else if (c != NULL) {
+        tls_seen_want(&lease->tls, bh_connector_tls_demand(c, engine_now(e).unix_ms, &lapsed),
+                      BH_LIT("connector"));
+    }
+}
+
 static uint64_t bytes_of(const struct bh_sched_action *action)
 {
     uint64_t bytes = 0;
@@ -191,6 +209,7 @@ void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
     lease->loaded = on_loaded_elsewhere;
     lease->owner = e;
     lease->inflight = e->options.inflight;
+    want_tls(e, d, info, lease);
     for (uint32_t i = 0; i < action->count; i++) {
         struct bh_sched_item *sched = action->items[i];
         struct lease_item *item = &lease->items[lease->count];
@@ -222,7 +241,7 @@ void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
 }
 
 static struct judge_context context_of(struct engine *e, const struct lease_item *item,
-                                       const struct session_info *info)
+                                       char got[TLS_SEEN_TEXT])
 {
     const struct dest_info *d = edest_get(e, item->key.destination);
     const struct lease *lease = item->lease;
@@ -240,11 +259,12 @@ static struct judge_context context_of(struct engine *e, const struct lease_item
         .hosts = d->has_plan ? (uint32_t)d->plan.hosts_len : 1,
         .expiry_suspended = e->expiry_suspended,
         .route = c->route == BH_ROUTE_MX ? BH_LIT("mx") : BH_LIT("smarthosts"),
-        .tls_wanted = bh_slice_str(bh_tls_mode_name(c->tls.demand.mode)),
     };
-    if (info != NULL) {
-        ctx.tls_got = bh_slice_str(info->worker->tls_got);
-        ctx.tls_reason = bh_slice_str(info->worker->tls_reason);
+    ctx.tls_wanted = bh_slice_str(lease->tls.wanted);
+    ctx.tls_origin = bh_slice_str(lease->tls.origin);
+    ctx.tls_reason = bh_slice_str(lease->tls.reason);
+    if (lease->tls.version[0] != '\0') {
+        ctx.tls_got = bh_slice_str(tls_seen_got(&lease->tls, got));
     }
     return ctx;
 }
@@ -253,7 +273,8 @@ static struct judge_context context_of(struct engine *e, const struct lease_item
 static void end_item(struct engine *e, struct lease_item *item)
 {
     const struct dest_info *d = edest_get(e, item->key.destination);
-    const struct judge_context ctx = context_of(e, item, NULL);
+    char got[TLS_SEEN_TEXT];
+    const struct judge_context ctx = context_of(e, item, got);
     if (judge_item_with(item, &d->end_outcome, &ctx) == BH_OK) {
         settle_add(e, item);
     } else {
@@ -264,7 +285,8 @@ static void end_item(struct engine *e, struct lease_item *item)
 /* Younger than five minutes: waits for TLS, uncharged (DESIGN 6, opportunistic). */
 static void postpone(struct engine *e, struct lease_item *item)
 {
-    const struct judge_context ctx = context_of(e, item, NULL);
+    char got[TLS_SEEN_TEXT];
+    const struct judge_context ctx = context_of(e, item, got);
     const struct bh_outcome outcome = {.stage = BH_STAGE_TLS,
                                        .happened = BH_HAPPENED_TLS_FAILED,
                                        .text = BH_LIT("TLS is broken there; in clear only when "
@@ -376,8 +398,9 @@ void outgoing_on_loaded(struct engine *e, struct lease *lease)
 
 void outgoing_on_ready(struct engine *e, struct worker_session *s)
 {
+    char tls[TLS_SEEN_TEXT];
     bh_log(BH_LOG_DEBUG, "evt=session_ready session=%u host=%s tls=\"%s\"", (unsigned)s->id,
-           s->hosts[s->target], s->tls_got);
+           s->hosts[s->target], tls_seen_text(&s->seen, tls));
     bh_sched_session_ready(e->sched, s->id, &s->addresses[s->target], engine_now(e));
 }
 
@@ -393,11 +416,8 @@ void outgoing_on_idle(struct engine *e, struct worker_session *s)
 void outgoing_on_item(struct engine *e, struct lease_item *item)
 {
     const struct session_info *info = find_session(e, item->lease->session);
-    const struct judge_context ctx = context_of(e, item, info);
-    snprintf(item->tls_got, sizeof(item->tls_got), "%.95s",
-             info == NULL        ? "unknown"
-             : info->worker->tls ? info->worker->tls_got
-                                 : "clear");
+    char got[TLS_SEEN_TEXT];
+    const struct judge_context ctx = context_of(e, item, got);
     answered(e, item);
     if (judge_item(item, &ctx) != BH_OK) {
         /* It may have been delivered: it stays leased until there is memory to settle it. */

@@ -30,6 +30,40 @@ static const char *result_name(enum bh_verdict verdict)
     return "unknown";
 }
 
+/* What a remote said or we had to say; where that is nothing, what happened. */
+static struct bh_slice text_of(const struct bh_outcome *o)
+{
+    return o->text.len > 0 || o->happened == BH_HAPPENED_REPLY
+               ? o->text
+               : bh_slice_str(bh_happened_name(o->happened));
+}
+
+static void put_text(struct bh_json *json, const char *key, const char *text)
+{
+    if (text[0] != '\0') {
+        bh_json_key(json, key);
+        bh_json_cstr(json, text);
+    }
+}
+
+/* Wanted and got together for eyes, and apart for programs. */
+static void put_tls(struct bh_json *json, const struct tls_seen *tls)
+{
+    char text[TLS_SEEN_TEXT];
+    char spki[2 * BH_PIN_LEN + 1];
+    put_text(json, "tls", tls_seen_text(tls, text));
+    put_text(json, "tls_wanted", tls->wanted);
+    put_text(json, "tls_from", tls->origin);
+    if (tls->known) {
+        put_text(json, "auth", tls_proof_name(tls->proof));
+    }
+    put_text(json, "tls_version", tls->version);
+    put_text(json, "cipher", tls->cipher);
+    put_text(json, "matched", tls->matched);
+    put_text(json, "spki", tls_seen_spki(tls, spki));
+    put_text(json, "tls_reason", tls->reason);
+}
+
 static void tell_recipient(struct engine *e, const struct lease_item *item, size_t i)
 {
     const struct bh_settle_recipient *r = &item->settle.recipients[i];
@@ -50,8 +84,7 @@ static void tell_recipient(struct engine *e, const struct lease_item *item, size
         bh_json_key(&event.json, "ip");
         bh_json_cstr(&event.json, bh_ip_text(&o->ip, ip));
     }
-    bh_json_key(&event.json, "tls");
-    bh_json_cstr(&event.json, item->tls_got);
+    put_tls(&event.json, &item->lease->tls);
     bh_json_key(&event.json, "stage");
     bh_json_cstr(&event.json, bh_stage_name(o->stage));
     bh_json_key(&event.json, "happened");
@@ -59,7 +92,7 @@ static void tell_recipient(struct engine *e, const struct lease_item *item, size
     bh_json_key(&event.json, "code");
     bh_json_u64(&event.json, o->code);
     bh_json_key(&event.json, "text");
-    bh_json_str(&event.json, bh_slice_take(o->text, 256));
+    bh_json_str(&event.json, bh_slice_take(text_of(o), 256));
     bh_json_key(&event.json, "age_ms");
     bh_json_i64(&event.json, engine_now(e).unix_ms - item->entry.arrival_unix_ms);
     if (r->verdict == BH_VERDICT_KEEP && item->settle.remaining == BH_ENTRY_DUE) {
@@ -76,13 +109,18 @@ static void log_recipient(const struct lease_item *item, size_t i)
     char id[BH_QUEUE_ID_TEXT];
     char rcpt[BH_LOG_QUOTE_MAX];
     char text[BH_LOG_QUOTE_MAX];
+    char tls[TLS_SEEN_TEXT];
+    char why[BH_LOG_QUOTE_MAX];
     if (bh_log_on(level)) {
-        bh_log(level, "evt=attempt msg=%s rcpt=%s mx=%.*s tls=\"%s\" code=%u result=%s text=%s",
+        bh_log(level,
+               "evt=attempt msg=%s rcpt=%s mx=%.*s tls=\"%s\" tls_reason=%s code=%u result=%s "
+               "text=%s",
                bh_queue_id_text(item->key.id, id),
                bh_log_quote(bh_slice_take(item->entry.recipients[i].to.address, 200), rcpt),
-               BH_FMT(r->outcome.host), item->tls_got, r->outcome.code,
+               BH_FMT(r->outcome.host), tls_seen_text(&item->lease->tls, tls),
+               bh_log_quote(bh_slice_str(item->lease->tls.reason), why), r->outcome.code,
                r->uncertain ? "uncertain" : result_name(r->verdict),
-               bh_log_quote(bh_slice_take(r->outcome.text, 200), text));
+               bh_log_quote(bh_slice_take(text_of(&r->outcome), 200), text));
     }
 }
 

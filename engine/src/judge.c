@@ -216,6 +216,7 @@ static void write_decision(struct lease_item *item, const struct judge_context *
         .rule = bh_buf_slice(&rule),
         .route = ctx->route,
         .tls_wanted = ctx->tls_wanted,
+        .tls_origin = ctx->tls_origin,
         .tls_got = ctx->tls_got,
         .tls_reason = ctx->tls_reason,
         .outcome = *outcome,

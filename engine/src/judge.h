@@ -14,7 +14,7 @@ struct judge_context {
     uint32_t hosts;        /* how many the plan has */
     bool expiry_suspended; /* the wall clock stepped and nobody has confirmed it */
     struct bh_slice route; /* for the decision record */
-    struct bh_slice tls_wanted, tls_got, tls_reason;
+    struct bh_slice tls_wanted, tls_origin, tls_got, tls_reason;
 };
 
 /** Fill item->settle, signal, said, returned from item->txn. All is in lease->judged.

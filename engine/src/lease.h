@@ -9,6 +9,7 @@
 #include "bh/queue.h"
 #include "bh/scheduler.h"
 #include "bh/store.h"
+#include "tls_seen.h"
 
 enum lease_what {
     LEASE_DELIVER,
@@ -44,10 +45,9 @@ struct lease_item {
     enum bh_sched_signal signal;
     struct bh_outcome said;
     bool has_said;
-    char tls_got[96]; /* of its session, for the log */
-    bool answered;    /* the scheduler was told that its session is through with it */
-    bool left;        /* settled, or given up: it only waits for its lease to be freed */
-    bool returned;    /* untouched: goes back without a settle */
+    bool answered; /* the scheduler was told that its session is through with it */
+    bool left;     /* settled, or given up: it only waits for its lease to be freed */
+    bool returned; /* untouched: goes back without a settle */
     struct lease_item *next_settled;
 };
 
@@ -65,6 +65,7 @@ struct lease {
     struct bh_slice domain;    /* of the destination; in the arena */
     struct bh_slice connector; /* its first choice */
     int64_t now_unix_ms;
+    struct tls_seen tls; /* of its session; the worker writes it before it gives an item back */
     uint32_t count;
     uint32_t open;          /* items not yet settled; the engine's */
     struct bh_arena arena;  /* reader, then worker */

@@ -86,21 +86,15 @@ static void on_ready(void *ctx, struct bh_delivery *d, const struct bh_delivery_
     struct worker_session *s = ctx;
     (void)d;
     s->target = ready->target;
-    s->tls = ready->tls != NULL;
     s->connect_ms = ready->connect_ms;
     s->tls_ms = ready->tls_ms;
-    s->tls_got[0] = '\0';
     if (ready->tls != NULL) {
-        snprintf(s->tls_got, sizeof(s->tls_got), "%s %s, %s%s", ready->tls->version,
-                 ready->tls->cipher, ready->tls->verified ? "verified" : "unverified",
-                 ready->tls->resumed ? ", resumed" : "");
-        snprintf(s->tls_reason, sizeof(s->tls_reason), "%s", ready->tls->verify_error);
+        tls_seen_inside(&s->seen, s->demand, ready->tls, bh_slice_str(s->hosts[s->target]));
     } else {
-        snprintf(s->tls_reason, sizeof(s->tls_reason), "%s",
-                 s->clear                         ? "in clear after broken TLS"
-                 : s->demand->mode == BH_TLS_OFF  ? "tls off"
-                 : ready->facts->starttls_offered ? "STARTTLS not used"
-                                                  : "STARTTLS not offered");
+        tls_seen_in_clear(&s->seen, s->clear                         ? "in clear after broken TLS"
+                                    : s->demand->mode == BH_TLS_OFF  ? "tls off"
+                                    : ready->facts->starttls_offered ? "STARTTLS not used"
+                                                                     : "STARTTLS not offered");
     }
     bh_mailbox_post_always(s->worker->options.engine, &s->ready);
 }
@@ -141,6 +135,7 @@ static void on_done(void *ctx, struct bh_delivery *d, struct bh_delivery_txn *fi
         struct lease_item *item = first->user;
         BH_ASSERT(s->given > 0);
         s->given--;
+        item->lease->tls = s->seen;
         keep_hosts(item);
         bh_mailbox_post_always(s->worker->options.engine, &item->letter);
         first = next;

@@ -24,6 +24,7 @@ struct worker_session {
     const struct bh_connector *connector;
     const struct bh_tls_demand *demand;
     bool clear, small_hello;
+    struct tls_seen seen; /* wanted: the engine's; got: told with `ready` */
     struct bh_sched_address addresses[BH_ROUND_ADDRESSES_MAX];
     char hosts[BH_ROUND_ADDRESSES_MAX][NAME_MAX_OCTETS];
     uint32_t address_count;
@@ -34,9 +35,6 @@ struct worker_session {
 
     /* Told with `ready`. */
     uint32_t target;
-    char tls_got[160]; /* "TLSv1.3 TLS_AES_256_GCM_SHA384, verified"; empty: clear text */
-    char tls_reason[160];
-    bool tls;
     uint64_t connect_ms, tls_ms;
 
     /* Told with `closed`. */

@@ -32,6 +32,7 @@ static struct bh_decision ordinary(void)
         .tls_wanted = BH_LIT("verify"),
         .tls_got = BH_LIT("TLS 1.3 TLS_AES_256_GCM_SHA384 unverified"),
         .tls_reason = BH_LIT("certificate expired 2026-11-23 00:00Z"),
+        .tls_origin = BH_LIT("connector"),
         .next_unix_ms = 1795396390000,
         .next_reason = BH_LIT("destination backs off, glitch 1 of 3"),
     };
@@ -84,6 +85,7 @@ static void what_goes_in_comes_out(void **unused)
     assert_slice_eq(back.tls_wanted, d.tls_wanted);
     assert_slice_eq(back.tls_got, d.tls_got);
     assert_slice_eq(back.tls_reason, d.tls_reason);
+    assert_slice_eq(back.tls_origin, d.tls_origin);
     assert_slice_eq(back.limit, d.limit);
     assert_slice_eq(back.outcome.text, d.outcome.text);
     assert_int_equal(back.next_unix_ms, d.next_unix_ms);
@@ -108,6 +110,7 @@ static void the_longest_is_cut_to_fit(void **unused)
         d.hosts[i].host = text;
     }
     d.connector = d.rule = d.route = d.tls_wanted = d.tls_got = d.tls_reason = text;
+    d.tls_origin = text;
     d.limit = d.next_reason = d.outcome.text = d.outcome.host = text;
     const struct bh_decision back = encode_decode(&d);
     assert_int_equal(back.hosts_count, BH_DECISION_HOSTS_MAX);
@@ -128,8 +131,29 @@ static void damage_is_seen(void **unused)
     }
     storage[out.len] = 0;
     assert_int_equal(bh_decision_decode(bh_slice(storage, out.len + 1), &back), BH_ECORRUPT);
-    storage[0] = 2;
+    storage[0] = 3;
     assert_int_equal(bh_decision_decode(bh_buf_slice(&out), &back), BH_EVERSION);
+}
+
+/* A queue that an older version wrote is read on: its records lack the last text of TLS. */
+static void version_1_is_read(void **unused)
+{
+    (void)unused;
+    struct bh_decision d = ordinary();
+    struct bh_decision back;
+    struct bh_buf out = bh_buf(storage, sizeof(storage));
+    d.tls_origin = BH_EMPTY;
+    assert_int_equal(bh_decision_encode(&d, &out), BH_OK);
+    const struct bh_slice record = bh_buf_slice(&out);
+    const size_t at =
+        bh_slice_find_slice(record, BH_LIT("2026-11-23 00:00Z")) + strlen("2026-11-23 00:00Z");
+    assert_true(at < record.len && storage[at] == 0); /* the length of the empty origin */
+    memmove(storage + at, storage + at + 1, record.len - at - 1);
+    storage[0] = 1;
+    assert_int_equal(bh_decision_decode(bh_slice(storage, record.len - 1), &back), BH_OK);
+    assert_int_equal(back.tls_origin.len, 0);
+    assert_slice_eq(back.tls_reason, d.tls_reason);
+    assert_slice_eq(back.next_reason, d.next_reason);
 }
 
 static void too_little_room(void **unused)
@@ -144,9 +168,8 @@ static void too_little_room(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_goes_in_comes_out),
-        cmocka_unit_test(the_longest_is_cut_to_fit),
-        cmocka_unit_test(damage_is_seen),
+        cmocka_unit_test(what_goes_in_comes_out), cmocka_unit_test(the_longest_is_cut_to_fit),
+        cmocka_unit_test(damage_is_seen),         cmocka_unit_test(version_1_is_read),
         cmocka_unit_test(too_little_room),
     };
     return cmocka_run_group_tests_name("control_decision", tests, NULL, NULL);

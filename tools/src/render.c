@@ -293,7 +293,9 @@ static void attempt_lines(struct output *out, const json_t *row)
     if (row_number(row, "hosts_more") > 0) {
         printf("               and %" PRId64 " more hosts\n", row_number(row, "hosts_more"));
     }
-    snprintf(line, sizeof(line), "wanted %s, got %s%s%s", row_text(row, "tls_wanted"),
+    snprintf(line, sizeof(line), "wanted %s%s%s%s, got %s%s%s", row_text(row, "tls_wanted"),
+             row_text(row, "tls_from")[0] != 0 ? " (" : "", row_text(row, "tls_from"),
+             row_text(row, "tls_from")[0] != 0 ? ")" : "",
              row_text(row, "tls_got")[0] != 0 ? row_text(row, "tls_got") : "clear text",
              row_text(row, "tls_reason")[0] != 0 ? ": " : "", row_text(row, "tls_reason"));
     labelled("TLS", row_text(row, "tls_wanted")[0] != 0 ? line : "");

@@ -1,17 +1,17 @@
-/* The record, version 1: the fields of struct bh_decision in order. Integers that are mostly small
- * are varints, times are fixed, texts have a length before them. */
+/* The record, version 2: the fields of struct bh_decision in order; version 1 has no tls_origin.
+ * Integers that are mostly small are varints, times are fixed, texts have a length before them. */
 #include "bh/decision.h"
 
 #include "bh/assert.h"
 #include "bh/wire.h"
 
-#define VERSION 1
+#define VERSION 2
 
 /* Enough of an address's or a name's octets to recognise it by. */
 #define NAME_MAX_LEN 255
 
 /* How much of each text is kept, tried from the widest; the last fits whatever there is:
- * (8 + 1) outcomes of at most 32 + 40 + 24 octets and 8 texts of 32, with the numbers, are below
+ * (8 + 1) outcomes of at most 32 + 40 + 24 octets and 9 texts of 32, with the numbers, are below
  * 1,300 octets. */
 static const struct {
     size_t name;   /* of a host */
@@ -54,6 +54,7 @@ static void write_all(struct bh_writer *w, const struct bh_decision *d, size_t l
     bh_write_slice(w, bh_slice_take(d->tls_wanted, own));
     bh_write_slice(w, bh_slice_take(d->tls_got, own));
     bh_write_slice(w, bh_slice_take(d->tls_reason, own));
+    bh_write_slice(w, bh_slice_take(d->tls_origin, own));
     bh_write_slice(w, bh_slice_take(d->limit, own));
     write_outcome(w, &d->outcome, cuts[level].name, cuts[level].remote);
     bh_write_i64(w, d->next_unix_ms);
@@ -136,6 +137,7 @@ enum bh_status bh_decision_decode(struct bh_slice record, struct bh_decision *de
     d.tls_wanted = bh_read_slice(&r);
     d.tls_got = bh_read_slice(&r);
     d.tls_reason = bh_read_slice(&r);
+    d.tls_origin = version >= 2 ? bh_read_slice(&r) : BH_EMPTY;
     d.limit = bh_read_slice(&r);
     read_outcome(&r, &d.outcome);
     d.next_unix_ms = bh_read_i64(&r);

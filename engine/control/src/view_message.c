@@ -332,6 +332,7 @@ static void put_decision(struct bh_view *v, const struct bh_entry *e, const stru
     bh_json_end_array(&j);
     view_u64(&j, "hosts_more", d->hosts_more);
     view_str(&j, "tls_wanted", d->tls_wanted);
+    view_str(&j, "tls_from", d->tls_origin);
     view_str(&j, "tls_got", d->tls_got);
     view_str(&j, "tls_reason", d->tls_reason);
     view_str(&j, "limit", d->limit);

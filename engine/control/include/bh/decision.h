@@ -23,7 +23,8 @@ struct bh_decision {
     uint32_t hosts_more;         /* tried, but not kept */
     struct bh_slice tls_wanted;  /* the demand: "verify" */
     struct bh_slice tls_got;     /* "TLS 1.3 TLS_AES_256_GCM_SHA384 verified"; empty: clear text */
-    struct bh_slice tls_reason;  /* which input decided it, or which check failed */
+    struct bh_slice tls_reason;  /* why in clear, or which check failed */
+    struct bh_slice tls_origin;  /* which input decided the demand; empty: not known (version 1) */
     struct bh_slice limit;       /* the limit that delayed it; empty: none */
     struct bh_outcome outcome;   /* what it came to */
     int64_t next_unix_ms;        /* the next attempt; 0: none */
