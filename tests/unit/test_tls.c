@@ -48,7 +48,13 @@ static struct bh_tls *client_of(const struct bh_tls_demand *demand, const char *
                                                 .connection = 7,
                                                 .generation = 3,
                                                 .small_hello = small};
-    return bh_tls_client_create(worker, &params);
+    char text[256];
+    struct bh_buf error = bh_buf(text, sizeof(text));
+    struct bh_tls *tls = NULL;
+    const enum bh_status status = bh_tls_client_create(worker, &params, &tls, &error);
+    assert_int_equal(status == BH_OK, tls != NULL);
+    assert_int_equal(status == BH_OK, error.len == 0);
+    return tls;
 }
 
 /* Send a text and get it at the other end. */

@@ -36,6 +36,7 @@ static void on_handshake(struct bh_delivery *d)
         fail_core(d, BH_STAGE_TLS, BH_HAPPENED_TLS_UNVERIFIED, BH_LIT("the demand is not met"));
         return;
     }
+    d->options.peer_proven = d->params.route_proven && bh_tls_facts(d->tls)->peer_authenticated;
     bh_client_on_tls_up(&d->client, d->clearance, bh_delivery_now(d));
 }
 
@@ -49,9 +50,15 @@ static void start_tls(struct bh_delivery *d)
                                                 .generation = d->params.generation,
                                                 .small_hello = d->params.small_hello};
     d->tls_started_ms = uv_now(d->worker->loop);
-    d->tls = bh_tls_client_create(d->worker->tls, &params);
-    if (d->tls == NULL) {
-        fail_core(d, BH_STAGE_TLS, BH_HAPPENED_OUR_RESOURCE, BH_LIT("no TLS session to be had"));
+    char text[FAILURE_TEXT_MAX];
+    struct bh_buf error = bh_buf(text, sizeof(text));
+    const enum bh_status status = bh_tls_client_create(d->worker->tls, &params, &d->tls, &error);
+    if (status != BH_OK) {
+        fail_core(d, BH_STAGE_TLS,
+                  status == BH_EIO      ? BH_HAPPENED_OUR_SECRET
+                  : status == BH_EINVAL ? BH_HAPPENED_OUR_CONFIG
+                                        : BH_HAPPENED_OUR_RESOURCE,
+                  error.len > 0 ? bh_buf_slice(&error) : BH_LIT("no TLS session to be had"));
         return;
     }
     bh_tls_handshake(d->tls);

@@ -217,8 +217,9 @@ static enum bh_status load_tls(struct listener *listener, struct bh_tls_server_c
         *ctx = NULL;
         return BH_OK;
     }
-    const struct bh_tls_server_params params = {settings->certificate, settings->key,
-                                                settings->min_version};
+    const struct bh_tls_server_params params = {.certificate = settings->certificate,
+                                                .key = settings->key,
+                                                .min_version = settings->min_version};
     return bh_tls_server_ctx_create(&params, ctx, error);
 }
 

@@ -44,7 +44,7 @@ struct bh_tls *bh_tls_wrap(SSL_CTX *ctx, bool client)
     SSL_set_bio(tls->ssl, tls->in, tls->out);
     tls->client = client;
     tls->state = BH_TLS_SHAKING;
-    tls->facts = (struct bh_tls_facts){.version = "", .cipher = "", .verify_error = ""};
+    tls->facts = (struct bh_tls_facts){.version = "", .cipher = ""};
     if (client) {
         SSL_set_connect_state(tls->ssl);
     } else {
@@ -82,46 +82,55 @@ static void fail(struct bh_tls *tls, const char *otherwise)
     tls->state = BH_TLS_FAILED;
 }
 
-static void learn_spki(struct bh_tls *tls, X509 *certificate)
+int bh_tls_note_verify(int good, X509_STORE_CTX *store)
 {
-    unsigned char *der = NULL;
-    const int len = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(certificate), &der);
-    unsigned digest_len = 0;
-    if (len > 0 &&
-        EVP_Digest(der, (size_t)len, tls->facts.spki, &digest_len, EVP_sha256(), NULL) == 1) {
-        tls->facts.has_spki = digest_len == BH_PIN_LEN;
+    const SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+    struct bh_tls *tls = ssl != NULL ? SSL_get_ex_data(ssl, bh_tls_ex_index()) : NULL;
+    if (good != 1 && tls != NULL && tls->verify_code == X509_V_OK) {
+        tls->verify_code = X509_STORE_CTX_get_error(store);
+        bh_tls_put_verify_error(tls->verify_text, sizeof(tls->verify_text), tls->verify_code,
+                                X509_STORE_CTX_get_error_depth(store),
+                                X509_STORE_CTX_get_current_cert(store));
     }
-    OPENSSL_free(der);
+    return 1;
 }
 
 static void learn_peer(struct bh_tls *tls)
 {
-    X509 *certificate = SSL_get1_peer_certificate(tls->ssl);
+    const X509 *certificate = SSL_get0_peer_certificate(tls->ssl);
     if (certificate == NULL) {
-        tls->facts.verify_error = "no certificate";
+        bh_tls_put_text(tls->facts.verify_error, sizeof(tls->facts.verify_error),
+                        BH_LIT("no certificate"));
         return;
     }
-    const long result = SSL_get_verify_result(tls->ssl);
-    tls->facts.verified = result == X509_V_OK;
-    tls->facts.verify_error = result == X509_V_OK ? "" : X509_verify_cert_error_string(result);
-    /* Compared here rather than by the handshake, so that a resumed session has the fact, too. */
+    bh_tls_learn_certificate(&tls->facts, certificate);
+    tls->facts.verified =
+        SSL_get_verify_result(tls->ssl) == X509_V_OK && tls->verify_code == X509_V_OK;
+    bh_tls_put_text(tls->facts.verify_error, sizeof(tls->facts.verify_error),
+                    bh_slice_str(tls->verify_text));
+    if (!tls->facts.verified && tls->facts.verify_error[0] == '\0') { /* it was resumed */
+        bh_tls_put_verify_error(tls->facts.verify_error, sizeof(tls->facts.verify_error),
+                                (int)SSL_get_verify_result(tls->ssl), 0, NULL);
+    }
+    /* OpenSSL's prototype takes it without const, and only reads. */
+    X509 *leaf = (X509 *)(uintptr_t)certificate;
     tls->facts.name_matched =
-        tls->host[0] != '\0' && (X509_check_host(certificate, tls->host, 0,
-                                                 X509_CHECK_FLAG_NEVER_CHECK_SUBJECT, NULL) == 1 ||
-                                 X509_check_ip_asc(certificate, tls->host, 0) == 1);
-    learn_spki(tls, certificate);
-    X509_free(certificate);
-    ERR_clear_error();
+        tls->host[0] != '\0' &&
+        (X509_check_host(leaf, tls->host, 0, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT, NULL) == 1 ||
+         X509_check_ip_asc(leaf, tls->host, 0) == 1);
+    tls->facts.peer_authenticated =
+        tls->facts.verified && (tls->client ? tls->facts.name_matched : tls->asks_client);
 }
-
 static void handshake_done(struct bh_tls *tls)
 {
     tls->state = BH_TLS_UP;
     tls->facts.version = SSL_get_version(tls->ssl);
     tls->facts.cipher = SSL_get_cipher_name(tls->ssl);
     tls->facts.resumed = SSL_session_reused(tls->ssl) == 1;
-    if (tls->client) {
+    if (tls->client || tls->asks_client) {
         learn_peer(tls);
+    }
+    if (tls->client) {
         /* Every supported demand is met by a handshake within the versions and ciphers it was
          * given; the modes that demand more never get this far. */
         tls->met = true;

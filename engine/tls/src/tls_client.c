@@ -222,32 +222,36 @@ static bool configure(struct bh_tls *tls, const struct bh_tls_client_params *p)
         return false;
     }
     /* No supported mode refuses a certificate; the result is computed all the same. */
-    SSL_set_verify(tls->ssl, SSL_VERIFY_NONE, NULL);
+    SSL_set_verify(tls->ssl, SSL_VERIFY_NONE, bh_tls_note_verify);
     SSL_SESSION *session =
         tls->key_len > 0 ? bh_tls_resume_find(tls->worker, bh_slice(tls->key, tls->key_len)) : NULL;
     return session == NULL || SSL_set_session(tls->ssl, session) == 1;
 }
 
-struct bh_tls *bh_tls_client_create(struct bh_tls_worker *worker,
-                                    const struct bh_tls_client_params *params)
+enum bh_status bh_tls_client_create(struct bh_tls_worker *worker,
+                                    const struct bh_tls_client_params *params, struct bh_tls **tls,
+                                    struct bh_buf *error)
 {
     if (!bh_tls_demand_supported(params->demand) || params->demand->mode == BH_TLS_OFF ||
         params->connection == 0) {
-        return NULL;
+        bh_buf_add_cut(error, BH_LIT("this TLS demand can't be enforced"));
+        return BH_EINVAL;
     }
-    struct bh_tls *tls = bh_tls_wrap(worker->ctx, true);
-    if (tls == NULL) {
-        return NULL;
+    struct bh_tls *new = bh_tls_wrap(worker->ctx, true);
+    if (new == NULL) {
+        return BH_ENOMEM;
     }
-    tls->worker = worker;
-    tls->connection = params->connection;
-    tls->generation = params->generation;
-    if (!configure(tls, params)) {
+    new->worker = worker;
+    new->connection = params->connection;
+    new->generation = params->generation;
+    if (!configure(new, params)) {
         ERR_clear_error();
-        bh_tls_destroy(tls);
-        return NULL;
+        bh_tls_destroy(new);
+        bh_buf_add_cut(error, BH_LIT("versions, ciphers or names of this TLS demand are refused"));
+        return BH_EINVAL;
     }
-    return tls;
+    *tls = new;
+    return BH_OK;
 }
 
 struct bh_clearance *bh_clearance_of_tls(const struct bh_tls *tls)

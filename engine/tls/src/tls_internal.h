@@ -2,12 +2,32 @@
 #pragma once
 
 #include <openssl/ssl.h>
+#include <sys/types.h>
+#include <time.h>
 
 #include "bh/map.h"
 #include "bh/tls.h"
 
 #define TLS_KEY_LEN (BH_TLS_DIGEST_LEN + 2 + 256) /* digest, port, host */
-#define TLS_ERROR_MAX 200
+#define TLS_ERROR_MAX 256
+#define TLS_PATH_MAX 1024
+#define TLS_SERVER_FILES 3
+
+/* What stat(2) says of a file: when two differ, the file has to be read again. */
+struct tls_stamp {
+    bool there;
+    dev_t device;
+    ino_t inode;
+    off_t size;
+    struct timespec modified, changed;
+};
+
+/* The content of a file. */
+struct tls_file {
+    char *octets;
+    size_t len;
+    uint8_t digest[BH_TLS_DIGEST_LEN];
+};
 
 /* One session that may be resumed: by the demand it met, the host and the port. */
 struct tls_resume {
@@ -27,6 +47,8 @@ struct bh_tls_worker {
 
 struct bh_tls_server_ctx {
     SSL_CTX *ctx;
+    struct tls_stamp stamps[TLS_SERVER_FILES];
+    char paths[TLS_SERVER_FILES][TLS_PATH_MAX];
 };
 
 struct bh_tls {
@@ -40,7 +62,10 @@ struct bh_tls {
     size_t key_len; /* 0: never resumed */
     char key[TLS_KEY_LEN];
     char host[256];
-    bool met; /* the handshake met the demand */
+    bool met;                            /* the handshake met the demand */
+    bool asks_client;                    /* of servers */
+    int verify_code;                     /* the first failure of the chain, X509_V_OK: none (yet) */
+    char verify_text[BH_TLS_REASON_MAX]; /* it in words */
     struct bh_tls_facts facts;
     size_t error_len;
     char error[TLS_ERROR_MAX];
@@ -57,3 +82,43 @@ int bh_tls_ex_index(void);
 int bh_tls_version_number(enum bh_tls_version version);
 /** A session around an SSL of this context; takes no reference. @return NULL for want of memory */
 struct bh_tls *bh_tls_wrap(SSL_CTX *ctx, bool client);
+/** Verify callback for either side: note the first failure, with depth and certificate. It is
+ * judged after the handshake, and here ends nothing. */
+int bh_tls_note_verify(int good, X509_STORE_CTX *store);
+
+/* tls_files.c */
+/** A path of length 0, or a file that is not there: .there is false. */
+struct tls_stamp bh_tls_stamp(struct bh_slice path);
+bool bh_tls_stamp_eq(const struct tls_stamp *a, const struct tls_stamp *b);
+/** "what path: why", appended (cut). */
+void bh_tls_explain(struct bh_buf *error, const char *what, struct bh_slice path, const char *why);
+/** Read a file of at most 4 MiB. @return BH_OK; BH_EIO: explained; BH_ENOMEM */
+enum bh_status bh_tls_file_read(struct tls_file *file, const char *what, struct bh_slice path,
+                                struct bh_buf *error);
+/** Wipe it: it may be a key. A zeroed one is fine. */
+void bh_tls_file_drop(struct tls_file *file);
+/** The leaf and what follows it. @return BH_OK; BH_EIO: explained; BH_ENOMEM */
+enum bh_status bh_tls_use_chain(SSL_CTX *ctx, const struct tls_file *file, struct bh_slice path,
+                                struct bh_buf *error);
+/** The key of the certificate that ctx has. @return as above */
+enum bh_status bh_tls_use_key(SSL_CTX *ctx, const struct tls_file *file, struct bh_slice path,
+                              struct bh_buf *error);
+/** Authorities: every certificate of the file. @return as above */
+enum bh_status bh_tls_store_of(const struct tls_file *file, struct bh_slice path,
+                               X509_STORE **store, struct bh_buf *error);
+
+/* tls_facts.c */
+/** Append to a text ended by NUL, printable, cut to `cap` octets with the NUL. */
+void bh_tls_put_text(char *text, size_t cap, struct bh_slice s);
+void bh_tls_put_hex(char *text, size_t cap, const uint8_t *octets, size_t len);
+/** The common name, else the whole. */
+void bh_tls_put_name(char *text, size_t cap, const X509_NAME *name);
+/** Seconds; 0: not a time. */
+int64_t bh_tls_unix_time(const ASN1_TIME *when);
+/** SHA-256 of the SubjectPublicKeyInfo. */
+bool bh_tls_spki(const X509 *certificate, uint8_t digest[BH_PIN_LEN]);
+/** Names, issuer, end, key. */
+void bh_tls_learn_certificate(struct bh_tls_facts *facts, const X509 *certificate);
+/** Replace `text` with what failed: "certificate expired 2026-01-01 (depth 1: Some CA)".
+ * @param certificate  the one it failed for, or NULL */
+void bh_tls_put_verify_error(char *text, size_t cap, int error, int depth, const X509 *certificate);

@@ -30,8 +30,10 @@ struct bh_delivery_params {
     struct bh_ip source_ipv4, source_ipv6; /* family 0: the system chooses */
     struct bh_slice helo;                  /* our name */
     const struct bh_tls_demand *demand;
-    bool clear;       /* in clear though TLS is offered; only where the demand allows it */
-    bool small_hello; /* see bh/tls.h */
+    bool route_proven; /* the way to the targets is authenticated as RFC 8689 wants: with a proven
+                          peer, REQUIRETLS mail may go */
+    bool clear;        /* in clear though TLS is offered; only where the demand allows it */
+    bool small_hello;  /* see bh/tls.h */
     bool lmtp;
     bool helo_only;
     uint32_t extensions_off; /* BH_EXT_ bits */

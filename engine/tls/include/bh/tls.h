@@ -24,7 +24,7 @@ struct bh_tls_worker *bh_tls_worker_create(uint32_t resume_max);
 /** All its sessions must be gone. NULL is fine. */
 void bh_tls_worker_destroy(struct bh_tls_worker *worker);
 
-/** SHA-256 over the canonical octets of the demand. */
+/** SHA-256 over the canonical octets of the demand. Files count by path. */
 BH_MUST_USE enum bh_status bh_tls_demand_digest(const struct bh_tls_demand *demand,
                                                 uint8_t digest[BH_TLS_DIGEST_LEN]);
 /** Can this layer enforce the demand? false for verify, pin, dane, dane-only and client
@@ -50,23 +50,35 @@ struct bh_tls_client_params {
     bool small_hello; /* few ciphers and groups, no ticket: for peers that choke on a large one */
 };
 
-/** @return NULL: out of memory, or the demand is not supported */
-struct bh_tls *bh_tls_client_create(struct bh_tls_worker *worker,
-                                    const struct bh_tls_client_params *params);
+/** @param error  appended to (cut): what is wrong with what is ours, with the file
+ * @return BH_OK
+ *         BH_EINVAL  the demand can't be enforced: it is not effective, its ciphers are unknown ...
+ *         BH_EIO     a file of ours (CA, client certificate, key) is unreadable or bad
+ *         BH_ENOMEM */
+BH_MUST_USE enum bh_status bh_tls_client_create(struct bh_tls_worker *worker,
+                                                const struct bh_tls_client_params *params,
+                                                struct bh_tls **tls, struct bh_buf *error);
 
+/** Every path is NUL-terminated behind its slice. */
 struct bh_tls_server_params {
-    struct bh_slice certificate, key; /* PEM files; NUL-terminated behind the slice */
+    struct bh_slice certificate, key; /* PEM files */
     enum bh_tls_version min_version;  /* NONE: 1.2 */
+    bool ask_client;           /* ask for a client certificate; none, or a bad one, fails nothing:
+                                  look at the facts */
+    struct bh_slice client_ca; /* PEM file, with ask_client: who may have signed it; empty: nobody,
+                                  so that only facts.spki says who it is */
 };
 
-/** Load a certificate chain and its key. Sessions hold a reference; any thread may make sessions
- * from it, one at a time.
+/** Load a certificate chain and its key. Sessions hold a reference, so that a new context can take
+ * its place at any time; any thread may make sessions from it, one at a time.
  * @param error  appended to (cut): what was wrong, with the file
  * @return BH_OK, BH_EINVAL (file, key or match), BH_ENOMEM */
 BH_MUST_USE enum bh_status bh_tls_server_ctx_create(const struct bh_tls_server_params *params,
                                                     struct bh_tls_server_ctx **ctx,
                                                     struct bh_buf *error);
 void bh_tls_server_ctx_destroy(struct bh_tls_server_ctx *ctx);
+/** Has one of its files changed on disk since it was loaded (or gone away)? Asks stat(2). */
+bool bh_tls_server_ctx_stale(const struct bh_tls_server_ctx *ctx);
 /** @return NULL for want of memory */
 struct bh_tls *bh_tls_server_create(struct bh_tls_server_ctx *ctx);
 
@@ -92,13 +104,34 @@ size_t bh_tls_pending(const struct bh_tls *tls);
 /** Move ciphertext to the room of `out`. @return octets moved */
 size_t bh_tls_take(struct bh_tls *tls, struct bh_buf *out);
 
+#define BH_TLS_REASON_MAX 160
+#define BH_TLS_PROOF_MAX 256
+#define BH_TLS_NAMES_MAX 512
+#define BH_TLS_ISSUER_MAX 160
+
+/** What the handshake showed, good for as long as the session. Texts are printable ASCII, ended by
+ * NUL and cut to their room; what the peer wrote into its certificate and is not printable is '?'.
+ * A resumed session has the facts of the handshake that it goes back to. */
 struct bh_tls_facts {
     const char *version; /* "TLSv1.3", static; "" before the handshake */
     const char *cipher;  /* static */
     bool resumed;
-    bool verified;            /* chain to a known authority, computed in every mode */
-    bool name_matched;        /* the certificate names the host */
-    const char *verify_error; /* why not verified, static; "" if it is */
+    bool verified;     /* chain to an authority: the demand's with verify and dane, else the
+                          system's; computed in every mode */
+    bool name_matched; /* the certificate has an accepted name (demand's, or the host's) */
+    /** The demand asked for proof of who the peer is and got it; or it asked for none, and the
+     * peer would have met `verify` with the system's authorities and the host's name. Of a
+     * server's session: it asked for a client certificate, and its chain is good. */
+    bool peer_authenticated;
+    bool has_certificate;
+    char verify_error[BH_TLS_REASON_MAX]; /* why not verified, or not named: "certificate expired
+                                             2026-01-01", "name mismatch: certificate names
+                                             a.example"; "" if it is both */
+    char proof[BH_TLS_PROOF_MAX];   /* what an authenticated peer was known by: "name mx.example,
+                                       CA Example Root", "pin ab12...", "TLSA 3 1 1 ab12..." */
+    char names[BH_TLS_NAMES_MAX];   /* of the leaf, parted by ", " */
+    char issuer[BH_TLS_ISSUER_MAX]; /* of the leaf: its common name, else the whole */
+    int64_t not_after_unix;         /* of the leaf; 0: unknown */
     bool has_spki;
     uint8_t spki[BH_PIN_LEN]; /* SHA-256 of the peer's SubjectPublicKeyInfo */
 };
