@@ -2,13 +2,20 @@
 
 #include "bh/assert.h"
 
-enum { MESSAGE_8BIT = 1, MESSAGE_UTF8 = 2, MESSAGE_REQUIRETLS = 4, MESSAGE_FLAGS = 7 };
+enum {
+    MESSAGE_8BIT = 1,
+    MESSAGE_UTF8 = 2,
+    MESSAGE_REQUIRETLS = 4,
+    MESSAGE_TLS_OPTIONAL = 8,
+    MESSAGE_FLAGS = 15
+};
 
 static void write_envelope(struct bh_writer *w, const struct bh_envelope *e)
 {
     bh_write_u8(w, (uint8_t)((e->body == BH_BODY_8BITMIME ? MESSAGE_8BIT : 0U) |
                              (e->smtputf8 ? MESSAGE_UTF8 : 0U) |
-                             (e->requiretls ? MESSAGE_REQUIRETLS : 0U)));
+                             (e->requiretls ? MESSAGE_REQUIRETLS : 0U) |
+                             (e->tls_optional ? MESSAGE_TLS_OPTIONAL : 0U)));
     bh_write_u8(w, (uint8_t)e->ret);
     bh_write_varint(w, e->size);
     bh_write_slice(w, e->sender);
@@ -25,6 +32,7 @@ static bool read_envelope(struct bh_reader *r, struct bh_envelope *e)
     e->body = (flags & MESSAGE_8BIT) != 0 ? BH_BODY_8BITMIME : BH_BODY_7BIT;
     e->smtputf8 = (flags & MESSAGE_UTF8) != 0;
     e->requiretls = (flags & MESSAGE_REQUIRETLS) != 0;
+    e->tls_optional = (flags & MESSAGE_TLS_OPTIONAL) != 0;
     if (r->failed || flags > MESSAGE_FLAGS || ret > BH_RET_HDRS) {
         return false;
     }

@@ -124,6 +124,13 @@ static void the_others_come_back(void **unused)
     assert_int_equal(record_message_decode(row, &arena, &m2), BH_OK);
     assert_true(bh_ip_eq(&m.origin.client, &m2.origin.client));
     assert_true(m2.envelope.requiretls && !m2.envelope.smtputf8 && m2.open == 2);
+    assert_false(m2.envelope.tls_optional);
+    struct bh_message optional = m;
+    optional.envelope.requiretls = false;
+    optional.envelope.tls_optional = true;
+    assert_int_equal(record_message_encode(&optional, &arena, &row), BH_OK);
+    assert_int_equal(record_message_decode(row, &arena, &m2), BH_OK);
+    assert_true(m2.envelope.tls_optional && !m2.envelope.requiretls);
     assert_int_equal(m2.parts[1].destination, 9);
 
     const struct bh_recipient to = {.address = BH_LIT("a@b.test"), .orcpt = BH_EMPTY, .notify = 1};

@@ -153,6 +153,15 @@ static void received_says_what_it_may(void **unused)
                                                "\tby mx.test with SMTP id 0000000000001;\r\n"
                                                "\tMon, 23 Nov 2026 22:25:00 +0000\r\n")));
     assert_int_equal(bh_received_line(&r, &out), BH_ELIMIT);
+
+    r = (struct bh_received){.extended = true, .authenticated = true};
+    assert_true(bh_slice_eq(bh_received_protocol(&r), BH_LIT("ESMTPA")));
+    r.tls = true;
+    assert_true(bh_slice_eq(bh_received_protocol(&r), BH_LIT("ESMTPSA")));
+    r.smtputf8 = true;
+    assert_true(bh_slice_eq(bh_received_protocol(&r), BH_LIT("UTF8SMTPSA")));
+    r.authenticated = false;
+    assert_true(bh_slice_eq(bh_received_protocol(&r), BH_LIT("UTF8SMTPS")));
 }
 
 static const char proxy_v4[] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0f\xc0\0\2\1\xc0\0\2\2\x04\0\0\x19"

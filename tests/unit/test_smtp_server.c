@@ -8,8 +8,11 @@
  *     M: summary          the driver is given this message next
  *     X: discard          the driver is told to drop content
  *     ! EVENT             commit K ok|full|failed (K-th oldest), timeout, drain, lost, tls, pause,
- *                         full, open, fail (the driver cannot take this content), auto (commit all)
- * What the server says and what the driver is given are two streams: each has its own order. */
+ *                         full, open, fail (the driver cannot take this content), auto (commit
+ * all), auth more|ok|denied|garbled|failed [TEXT] (the verdict), no-deadline, after MS (the
+ * deadline is then; let it pass), relay (the client may, as is found now) A: [MECHANISM] TEXT the
+ * driver is given this response to judge next; "-" for none at all What the server says and what
+ * the driver is given are two streams: each has its own order. */
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -114,6 +117,12 @@ static void summarise(struct run *run, const struct bh_server_txn *txn)
              txn->envelope.body == BH_BODY_8BITMIME ? " 8bit" : "",
              txn->envelope.smtputf8 ? " utf8" : "", (unsigned long long)txn->envelope.size);
     add_str(&run->given, text);
+    if (txn->envelope.requiretls) {
+        add_str(&run->given, "requiretls ");
+    }
+    if (txn->envelope.tls_optional) {
+        add_str(&run->given, "tls-optional ");
+    }
     if (txn->header_utf8) {
         add_str(&run->given, "header-utf8 ");
     }
@@ -175,6 +184,15 @@ static void drain(struct run *run)
         case BH_SERVER_DISCARD:
             assert_ptr_equal(action.txn->driver, run);
             add_str(&run->given, "X: discard\n");
+            break;
+        case BH_SERVER_AUTH:
+            add_str(&run->given, "A: ");
+            if (action.mechanism.len > 0) {
+                add(&run->given, action.mechanism.ptr, action.mechanism.len);
+                add_str(&run->given, " ");
+            }
+            add_escaped(&run->given, action.bytes.ptr, action.bytes.len);
+            add_str(&run->given, action.no_response ? "-\n" : "\n");
             break;
         case BH_SERVER_START_TLS:
             add_str(&run->said, "S! tls\n");
@@ -269,6 +287,27 @@ static void send_text(struct run *run, const char *text, bool crlf)
     run->input_len = (size_t)(at - run->input);
 }
 
+static void on_verdict(struct run *run, const char *text)
+{
+    static const struct {
+        const char *word;
+        enum bh_server_verdict verdict;
+    } verdicts[] = {{"more", BH_SERVER_AUTH_MORE},
+                    {"ok", BH_SERVER_AUTH_GRANTED},
+                    {"denied", BH_SERVER_AUTH_DENIED},
+                    {"garbled", BH_SERVER_AUTH_GARBLED},
+                    {"failed", BH_SERVER_AUTH_FAILED}};
+    struct bh_slice rest = bh_slice_str(text);
+    const struct bh_slice word = bh_slice_word(&rest);
+    for (size_t i = 0; i < BH_COUNT(verdicts); i++) {
+        if (bh_slice_eq(word, bh_slice_str(verdicts[i].word))) {
+            bh_server_on_auth(&run->server, verdicts[i].verdict, bh_slice_trim(rest), run->now);
+            return;
+        }
+    }
+    fail_msg("unknown verdict: %s", text);
+}
+
 static void on_event(struct run *run, const char *event)
 {
     feed(run);
@@ -285,8 +324,16 @@ static void on_event(struct run *run, const char *event)
         assert_true(deadline != UINT64_MAX && deadline > run->now.mono_ms);
         run->now.mono_ms = deadline;
         bh_server_on_event(s, BH_SERVER_TIMEOUT, run->now);
+    } else if (sscanf(event, "after %u", &k) == 1) {
+        assert_int_equal(bh_server_deadline_ms(s), run->now.mono_ms + k);
+        run->now.mono_ms += k;
+        bh_server_on_event(s, BH_SERVER_TIMEOUT, run->now);
     } else if (strcmp(event, "no-deadline") == 0) {
         assert_true(bh_server_deadline_ms(s) == UINT64_MAX);
+    } else if (strncmp(event, "auth ", 5) == 0) {
+        on_verdict(run, event + 5);
+    } else if (strcmp(event, "relay") == 0) {
+        bh_server_allow_relay(s);
     } else if (strcmp(event, "drain") == 0) {
         bh_server_on_event(s, BH_SERVER_DRAIN, run->now);
     } else if (strcmp(event, "lost") == 0) {
@@ -340,6 +387,12 @@ static void set(struct run *run, const char *name, unsigned long long value)
         run->options.starttls = value != 0;
     } else if (strcmp(name, "tls") == 0) {
         run->implicit_tls = value != 0;
+    } else if (strcmp(name, "auth") == 0) {
+        run->options.auth = BH_LIT("SCRAM-SHA-256 PLAIN LOGIN");
+    } else if (strcmp(name, "auth-failures") == 0) {
+        l->auth_failures = (uint32_t)value;
+    } else if (strcmp(name, "auth-delay") == 0) {
+        l->auth_delay_ms = value;
     } else if (strcmp(name, "postmaster") == 0) {
         run->options.postmaster = BH_LIT("chief@example.org");
     } else if (strcmp(name, "busy") == 0) {
@@ -390,7 +443,7 @@ static void on_line(struct run *run, char *line, struct stream *said, struct str
     } else if (line[0] == '!') {
         on_event(run, line + 2);
     } else {
-        assert_true(line[0] == 'S' || line[0] == 'M' || line[0] == 'X');
+        assert_true(line[0] == 'S' || line[0] == 'M' || line[0] == 'X' || line[0] == 'A');
         struct stream *stream = line[0] == 'S' ? said : given;
         add_str(stream, line);
         add_str(stream, "\n");

@@ -226,9 +226,17 @@ static void show_row(struct output *out, const json_t *row)
     }
     out->headed = false;
     message_line(out, row);
-    printf("  helo %s  listener %s  protocol %s  body %s%s\n", row_text(row, "helo"),
-           row_text(row, "listener"), row_text(row, "protocol"), row_text(row, "body"),
-           row_flag(row, "smtputf8") ? " smtputf8" : "");
+    printf("  helo ");
+    put_safe(stdout, row_text(row, "helo"));
+    if (row_text(row, "user")[0] != '\0') {
+        printf("  user ");
+        put_safe(stdout, row_text(row, "user"));
+    }
+    printf("  listener %s  protocol %s  body %s%s%s%s\n", row_text(row, "listener"),
+           row_text(row, "protocol"), row_text(row, "body"),
+           row_flag(row, "smtputf8") ? " smtputf8" : "",
+           row_flag(row, "requiretls") ? " requiretls" : "",
+           row_flag(row, "tls_optional") ? " tls-optional" : "");
 }
 
 /* ---- why ---- */

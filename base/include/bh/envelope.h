@@ -36,6 +36,7 @@ struct bh_envelope {
     enum bh_body body; /* the larger of what was declared and what the content holds */
     bool smtputf8;     /* the SMTPUTF8 parameter was given */
     bool requiretls;   /* RFC 8689 */
+    bool tls_optional; /* the header says TLS-Required: No, and REQUIRETLS was not given */
     uint64_t size;     /* octets of the stored content, with CRLFs, our Received line included */
 };
 

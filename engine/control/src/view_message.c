@@ -163,6 +163,7 @@ static void put_message(struct bh_view *v)
     view_cstr(&j, "body", e->body == BH_BODY_8BITMIME ? "8bitmime" : "7bit");
     view_bool(&j, "smtputf8", e->smtputf8);
     view_bool(&j, "requiretls", e->requiretls);
+    view_bool(&j, "tls_optional", e->tls_optional);
     view_u64(&j, "size", e->size);
     view_time(&j, "arrival_unix_ms", m->origin.arrival_unix_ms);
     if (m->origin.client.family != 0) {

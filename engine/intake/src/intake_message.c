@@ -352,9 +352,11 @@ static bool describe(struct session *s, struct message *m)
     struct bh_slice helo = BH_EMPTY;
     struct bh_slice by = BH_EMPTY;
     struct bh_slice for_one = BH_EMPTY;
+    struct bh_slice user = BH_EMPTY;
     /* Copies: the client may say EHLO anew, or go, while the store works on this. */
     if (!bh_arena_copy(&m->arena, bh_server_helo(&s->server), &helo) ||
         !bh_arena_copy(&m->arena, s->options.hostname, &by) ||
+        !bh_arena_copy(&m->arena, bh_server_user(&s->server), &user) ||
         (txn->recipients_count == 1 &&
          !bh_arena_copy(&m->arena, txn->recipients[0].address, &for_one))) {
         return false;
@@ -366,16 +368,16 @@ static bool describe(struct session *s, struct message *m)
                                        .by = by,
                                        .extended = extended,
                                        .tls = tls,
+                                       .authenticated = user.len > 0,
                                        .smtputf8 = txn->envelope.smtputf8,
                                        .for_one = for_one,
                                        .unix_ms = m->now.unix_ms};
-    m->origin =
-        (struct bh_origin){.client = s->client,
-                           .helo = helo,
-                           .user = BH_EMPTY,
-                           .listener = bh_slice_str(s->listener->text),
-                           .protocol = bh_received_protocol(extended, tls, txn->envelope.smtputf8),
-                           .arrival_unix_ms = m->now.unix_ms};
+    m->origin = (struct bh_origin){.client = s->client,
+                                   .helo = helo,
+                                   .user = user,
+                                   .listener = bh_slice_str(s->listener->text),
+                                   .protocol = bh_received_protocol(&m->received),
+                                   .arrival_unix_ms = m->now.unix_ms};
     return true;
 }
 

@@ -199,6 +199,9 @@ static void act(struct session *s, const struct bh_server_action *action)
         io_release(s);
         (void)io_start_tls(s);
         return;
+    case BH_SERVER_AUTH: /* Not offered yet. */
+        bh_server_on_auth(&s->server, BH_SERVER_AUTH_FAILED, BH_EMPTY, intake_now());
+        return;
     case BH_SERVER_CLOSE:
         s->closing = true;
         return;

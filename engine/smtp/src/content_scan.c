@@ -1,5 +1,7 @@
 #include "content_scan.h"
 
+#include "tls_required.h"
+
 static const char received[] = "received:";
 #define RECEIVED_LEN (sizeof(received) - 1)
 
@@ -62,6 +64,7 @@ static void on_run(struct bh_content_scan *scan, struct bh_slice run,
     }
     if (!scan->in_body) {
         match_received(scan, run, limits);
+        bh_tls_required_run(&scan->tls_required, run, scan->line_len == 0);
     }
     if (has_eight_bit(run)) {
         scan->eight_bit = true;
@@ -80,7 +83,10 @@ static void on_run(struct bh_content_scan *scan, struct bh_slice run,
 
 static void on_line_end(struct bh_content_scan *scan)
 {
-    scan->in_body = scan->in_body || scan->line_len == 0;
+    if (!scan->in_body && scan->line_len == 0) {
+        scan->in_body = true;
+        bh_tls_required_end(&scan->tls_required);
+    }
     scan->line_len = 0;
     scan->name_len = 0;
     scan->line = BH_LINE_START;

@@ -86,7 +86,8 @@ static void on_vrfy(struct bh_server *s, struct bh_slice args)
 static void on_help(struct bh_server *s, struct bh_slice args)
 {
     (void)args;
-    bh_server_reply(s, "214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT STARTTLS");
+    bh_server_reply(
+        s, "214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT STARTTLS AUTH");
 }
 
 static void on_starttls(struct bh_server *s, struct bh_slice args)
@@ -215,6 +216,7 @@ static void open_transaction(struct bh_server *s, struct bh_slice sender,
     envelope->ret = params->ret;
     envelope->body = params->body;
     envelope->smtputf8 = params->smtputf8;
+    envelope->requiretls = params->requiretls;
     if ((sender.len > 0 && !bh_arena_copy(&s->open->arena, sender, &envelope->sender)) ||
         (params->envid.len > 0 &&
          !bh_arena_copy(&s->open->arena, params->envid, &envelope->envid))) {
@@ -243,6 +245,12 @@ static void on_mail(struct bh_server *s, struct bh_slice args)
     enum bh_params_status params_status = bh_mail_params_parse(args, &params);
     if (params_status == BH_PARAMS_OK && args.len > 0 && !s->extended) {
         params_status = BH_PARAMS_UNKNOWN; /* HELO offered none. */
+    }
+    if (params_status == BH_PARAMS_OK && !s->tls && (params.requiretls || params.has_auth)) {
+        params_status = BH_PARAMS_UNKNOWN; /* Offered inside TLS only (RFC 8689 2, RFC 4954 4). */
+    }
+    if (params_status == BH_PARAMS_OK && s->options->auth.len == 0 && params.has_auth) {
+        params_status = BH_PARAMS_UNKNOWN;
     }
     if (params_status != BH_PARAMS_OK) {
         bh_server_reply(s, params_fault(params_status));
@@ -299,6 +307,16 @@ static const char *rcpt_refusal(const struct bh_server *s)
     return s->bdat ? "503 5.5.1 Content has begun" : NULL;
 }
 
+/* What this client lacks. */
+static const char *relay_refusal(const struct bh_server *s)
+{
+    if (s->options->auth.len == 0) {
+        return "550 5.7.1 Relaying is not allowed for this client";
+    }
+    return s->tls ? "530 5.7.0 Authentication is needed"
+                  : "530 5.7.0 TLS and authentication are needed";
+}
+
 static void on_rcpt(struct bh_server *s, struct bh_slice args)
 {
     const char *refusal = rcpt_refusal(s);
@@ -333,7 +351,7 @@ static void on_rcpt(struct bh_server *s, struct bh_slice args)
     if (path_status != BH_PATH_OK) {
         bh_server_reply(s, path_fault(path_status, false));
     } else if (!s->may_relay) {
-        bh_server_reply(s, "550 5.7.1 Relaying is not allowed for this client");
+        bh_server_reply(s, relay_refusal(s));
     } else if (s->options->routable != NULL &&
                !s->options->routable(s->options->routable_ctx, s->open->envelope.sender,
                                      bh_buf_slice(&address))) {
@@ -423,12 +441,15 @@ static const struct {
     struct bh_slice name;
     void (*run)(struct bh_server *s, struct bh_slice args);
 } commands[] = {
-    {{"MAIL", 4}, on_mail},    {{"RCPT", 4}, on_rcpt},    {{"DATA", 4}, on_data},
-    {{"BDAT", 4}, on_bdat},    {{"EHLO", 4}, on_ehlo},    {{"HELO", 4}, on_helo},
-    {{"RSET", 4}, on_rset},    {{"NOOP", 4}, on_noop},    {{"QUIT", 4}, on_quit},
-    {{"VRFY", 4}, on_vrfy},    {{"HELP", 4}, on_help},    {{"STARTTLS", 8}, on_starttls},
-    {{"EXPN", 4}, on_refused}, {{"TURN", 4}, on_refused}, {{"ETRN", 4}, on_refused},
-    {{"AUTH", 4}, on_refused}, {{"SEND", 4}, on_refused}, {{"SOML", 4}, on_refused},
+    {{"MAIL", 4}, on_mail},    {{"RCPT", 4}, on_rcpt},
+    {{"DATA", 4}, on_data},    {{"BDAT", 4}, on_bdat},
+    {{"EHLO", 4}, on_ehlo},    {{"HELO", 4}, on_helo},
+    {{"RSET", 4}, on_rset},    {{"NOOP", 4}, on_noop},
+    {{"QUIT", 4}, on_quit},    {{"VRFY", 4}, on_vrfy},
+    {{"HELP", 4}, on_help},    {{"STARTTLS", 8}, on_starttls},
+    {{"EXPN", 4}, on_refused}, {{"TURN", 4}, on_refused},
+    {{"ETRN", 4}, on_refused}, {{"AUTH", 4}, bh_server_auth_command},
+    {{"SEND", 4}, on_refused}, {{"SOML", 4}, on_refused},
     {{"SAML", 4}, on_refused}, {{"ATRN", 4}, on_refused},
 };
 

@@ -1,6 +1,6 @@
 /* server_internal.h - what the files of the server core share: smtp_server.c (its face and the
- * order of things), server_command.c (one function a command), server_txn.c (transactions and their
- * memory), server_reply.c (replies in order). */
+ * order of things), server_command.c (one function a command), server_auth.c (AUTH), server_txn.c
+ * (transactions and their memory), server_reply.c (replies in order). */
 #pragma once
 
 #include "bh/smtp_server.h"
@@ -37,6 +37,17 @@ void bh_server_reply_sent(struct bh_server *s);
 
 /** Carry out one line, without its CRLF. */
 void bh_server_command(struct bh_server *s, struct bh_slice line);
+
+/* --- server_auth.c --- */
+
+/** AUTH (RFC 4954 section 4). */
+void bh_server_auth_command(struct bh_server *s, struct bh_slice args);
+/** A line of the exchange, without its CRLF. */
+void bh_server_auth_response(struct bh_server *s, struct bh_slice line);
+/** A refusal waits for its time. */
+bool bh_server_auth_delayed(const struct bh_server *s);
+/** Tell it. */
+void bh_server_auth_denied(struct bh_server *s);
 
 /* --- server_txn.c --- */
 

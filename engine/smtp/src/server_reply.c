@@ -71,6 +71,14 @@ void bh_server_reply_ehlo(struct bh_server *s)
     if (s->options->starttls && !s->tls) {
         put(s, BH_LIT("250-STARTTLS\r\n"));
     }
+    if (s->tls) {
+        put(s, BH_LIT("250-REQUIRETLS\r\n")); /* Inside TLS only (RFC 8689 section 2). */
+    }
+    if (s->tls && s->options->auth.len > 0) {
+        put(s, BH_LIT("250-AUTH "));
+        put(s, s->options->auth);
+        put(s, BH_LIT("\r\n"));
+    }
     put(s, BH_LIT("250 HELP\r\n"));
 }
 

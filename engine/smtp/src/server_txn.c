@@ -1,6 +1,7 @@
 #include <stdlib.h>
 
 #include "server_internal.h"
+#include "tls_required.h"
 
 #define RECIPIENTS_FIRST 8 /* room in the first array */
 
@@ -99,6 +100,12 @@ void bh_server_txn_deliver(struct bh_server *s)
         txn->envelope.body = BH_BODY_8BITMIME;
     }
     txn->header_utf8 = s->scan.header_utf8;
+    if (!s->scan.in_body) {
+        bh_tls_required_end(&s->scan.tls_required); /* It was all header. */
+    }
+    /* With both, REQUIRETLS holds (RFC 8689 section 5). */
+    txn->envelope.tls_optional =
+        !txn->envelope.requiretls && bh_tls_required_says_no(&s->scan.tls_required);
     txn->committing = true;
     txn->reply_at = s->out_len;
     s->committing[s->committing_count++] = txn;

@@ -3,6 +3,8 @@
 #include "bh/smtp_address.h"
 #include "bh/utf8.h"
 
+#define BH_AUTH_PARAM_MAX 500 /* octets of the value of AUTH= (RFC 4954 5) */
+
 /* One parameter: KEYWORD or KEYWORD=value, set off by blanks. */
 struct param {
     struct bh_slice keyword;
@@ -76,6 +78,13 @@ static bool read_size(struct bh_slice value, uint64_t *size)
     return value.len > 0 && value.len <= 20;
 }
 
+/* A mailbox in xtext, or <> (RFC 4954 5). */
+static bool read_auth(struct bh_slice value)
+{
+    return bh_slice_eq(value, BH_LIT("<>")) ||
+           (value.len > 0 && value.len <= BH_AUTH_PARAM_MAX && bh_xtext_valid(value));
+}
+
 struct mail_seen {
     bool ret;
     bool envid;
@@ -92,6 +101,12 @@ static enum bh_params_status mail_param(const struct param *p, struct bh_mail_pa
     }
     if (bh_slice_eq_nocase(p->keyword, BH_LIT("SMTPUTF8"))) {
         return check(&params->smtputf8, !p->has_value);
+    }
+    if (bh_slice_eq_nocase(p->keyword, BH_LIT("REQUIRETLS"))) {
+        return check(&params->requiretls, !p->has_value);
+    }
+    if (bh_slice_eq_nocase(p->keyword, BH_LIT("AUTH"))) {
+        return check(&params->has_auth, read_auth(p->value));
     }
     if (bh_slice_eq_nocase(p->keyword, BH_LIT("RET"))) {
         return check(&seen->ret, read_ret(p->value, &params->ret));

@@ -36,15 +36,15 @@ static void put_from(const struct bh_received *r, struct bh_buf *out)
     bh_buf_put(out, BH_LIT("])"));
 }
 
-struct bh_slice bh_received_protocol(bool extended, bool tls, bool smtputf8)
+struct bh_slice bh_received_protocol(const struct bh_received *r)
 {
-    if (smtputf8) {
-        return tls ? BH_LIT("UTF8SMTPS") : BH_LIT("UTF8SMTP");
+    static const struct bh_slice names[2][2][2] = {
+        {{{"ESMTP", 5}, {"ESMTPA", 6}}, {{"ESMTPS", 6}, {"ESMTPSA", 7}}},
+        {{{"UTF8SMTP", 8}, {"UTF8SMTPA", 9}}, {{"UTF8SMTPS", 9}, {"UTF8SMTPSA", 10}}}};
+    if (!r->extended && !r->smtputf8) {
+        return BH_LIT("SMTP");
     }
-    if (extended) {
-        return tls ? BH_LIT("ESMTPS") : BH_LIT("ESMTP");
-    }
-    return BH_LIT("SMTP");
+    return names[r->smtputf8 ? 1 : 0][r->tls ? 1 : 0][r->authenticated ? 1 : 0];
 }
 
 enum bh_status bh_received_line(const struct bh_received *r, struct bh_buf *out)
@@ -60,7 +60,7 @@ enum bh_status bh_received_line(const struct bh_received *r, struct bh_buf *out)
     bh_buf_put(out, BH_LIT("\r\n\tby "));
     bh_buf_put(out, r->by);
     bh_buf_put(out, BH_LIT(" with "));
-    bh_buf_put(out, bh_received_protocol(r->extended, r->tls, r->smtputf8));
+    bh_buf_put(out, bh_received_protocol(r));
     bh_buf_put(out, BH_LIT(" id "));
     bh_buf_put(out, bh_slice_str(bh_queue_id_text(r->queue_id, id)));
     if (r->for_one.len > 0) {

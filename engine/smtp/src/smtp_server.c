@@ -14,6 +14,8 @@ struct bh_server_limits bh_server_default_limits(void)
         .content_line = 65536,
         .command_line = BH_SERVER_LINE_MAX,
         .commits = BH_SERVER_COMMITS_MAX,
+        .auth_failures = 3,
+        .auth_delay_ms = 1000,
         .command_timeout_ms = 300000,
         .data_timeout_ms = 300000,
         .session_timeout_ms = 0,
@@ -77,6 +79,16 @@ void bh_server_set_gate(struct bh_server *s, enum bh_server_gate gate)
     s->gate = gate;
 }
 
+void bh_server_allow_relay(struct bh_server *s)
+{
+    s->may_relay = true;
+}
+
+struct bh_slice bh_server_user(const struct bh_server *s)
+{
+    return bh_slice(s->user, s->user_len);
+}
+
 uint32_t bh_server_commits(const struct bh_server *s)
 {
     return s->committing_count;
@@ -107,6 +119,9 @@ static bool may_parse(const struct bh_server *s)
         !bh_server_reply_fits(s)) {
         return false;
     }
+    if (s->phase == BH_SERVER_PHASE_AUTH) {
+        return s->auth_wait == BH_AUTH_WAIT_CLIENT;
+    }
     return is_content(s) || (s->phase == BH_SERVER_PHASE_COMMAND &&
                              s->committing_count < s->options->limits.commits);
 }
@@ -128,6 +143,15 @@ void bh_server_on_bytes(struct bh_server *s, struct bh_slice bytes, struct bh_no
     s->in = bytes;
 }
 
+/* A line that is none. In an exchange of AUTH it ends that, too. */
+static void bad_line(struct bh_server *s, const char *text)
+{
+    if (s->phase == BH_SERVER_PHASE_AUTH) {
+        s->phase = BH_SERVER_PHASE_COMMAND;
+    }
+    bh_server_reply(s, text);
+}
+
 /* A line of commands, whole: without its CRLF in `line`. False: none yet, or it was bad and
  * answered. */
 static bool take_line(struct bh_server *s, struct bh_slice *line)
@@ -140,7 +164,8 @@ static bool take_line(struct bh_server *s, struct bh_slice *line)
         s->line_overflow = !whole;
         s->line_len = 0;
         if (whole) {
-            bh_server_reply(s, "500 5.5.2 Line is too long");
+            bad_line(s, s->phase == BH_SERVER_PHASE_AUTH ? "500 5.5.6 Line is too long"
+                                                         : "500 5.5.2 Line is too long");
         }
         return false;
     }
@@ -154,7 +179,7 @@ static bool take_line(struct bh_server *s, struct bh_slice *line)
     }
     s->line_len = 0;
     if (piece.len < 2 || piece.ptr[piece.len - 2] != '\r') {
-        bh_server_reply(s, "500 5.5.2 A command ends in CRLF");
+        bad_line(s, "500 5.5.2 A command ends in CRLF");
         return false;
     }
     *line = bh_slice_take(piece, piece.len - 2);
@@ -252,6 +277,11 @@ static bool parse(struct bh_server *s, struct bh_server_action *action)
             bh_server_command(s, line);
         }
         return false;
+    case BH_SERVER_PHASE_AUTH:
+        if (take_line(s, &line)) {
+            bh_server_auth_response(s, line);
+        }
+        return false;
     case BH_SERVER_PHASE_DATA:
         keep = parse_data(s, &content);
         break;
@@ -265,7 +295,8 @@ static bool parse(struct bh_server *s, struct bh_server_action *action)
         return false;
     }
     if (keep) {
-        *action = (struct bh_server_action){BH_SERVER_CONTENT, content, s->open};
+        *action =
+            (struct bh_server_action){.kind = BH_SERVER_CONTENT, .bytes = content, .txn = s->open};
     }
     return keep;
 }
@@ -277,19 +308,27 @@ static bool next_due(struct bh_server *s, struct bh_server_action *action)
 {
     if (s->discarded != NULL) {
         s->discard_given = true;
-        *action = (struct bh_server_action){BH_SERVER_DISCARD, BH_EMPTY, s->discarded};
+        *action = (struct bh_server_action){.kind = BH_SERVER_DISCARD, .txn = s->discarded};
         return true;
     }
     if (s->begin_due) {
         s->begin_due = false;
         s->began = true;
-        *action = (struct bh_server_action){BH_SERVER_BEGIN, BH_EMPTY, s->open};
+        *action = (struct bh_server_action){.kind = BH_SERVER_BEGIN, .txn = s->open};
         return true;
     }
     if (s->deliver_due) {
         s->deliver_due = false;
-        *action = (struct bh_server_action){BH_SERVER_DELIVER, BH_EMPTY,
-                                            s->committing[s->committing_count - 1]};
+        *action = (struct bh_server_action){.kind = BH_SERVER_DELIVER,
+                                            .txn = s->committing[s->committing_count - 1]};
+        return true;
+    }
+    if (s->auth_due) {
+        s->auth_due = false;
+        *action = (struct bh_server_action){.kind = BH_SERVER_AUTH,
+                                            .bytes = s->auth_response,
+                                            .mechanism = s->auth_mechanism,
+                                            .no_response = s->auth_no_response};
         return true;
     }
     return false;
@@ -298,7 +337,8 @@ static bool next_due(struct bh_server *s, struct bh_server_action *action)
 static bool next_write(struct bh_server *s, struct bh_server_action *action)
 {
     s->out_given = bh_server_sendable(s);
-    *action = (struct bh_server_action){BH_SERVER_WRITE, bh_slice(s->out, s->out_given), NULL};
+    *action =
+        (struct bh_server_action){.kind = BH_SERVER_WRITE, .bytes = bh_slice(s->out, s->out_given)};
     return s->out_given > 0;
 }
 
@@ -315,12 +355,12 @@ static bool next_end(struct bh_server *s, struct bh_server_action *action)
     }
     if (s->phase == BH_SERVER_PHASE_TLS && !s->tls_started) {
         s->tls_started = true;
-        *action = (struct bh_server_action){BH_SERVER_START_TLS, BH_EMPTY, NULL};
+        *action = (struct bh_server_action){.kind = BH_SERVER_START_TLS};
         return true;
     }
     if (s->phase == BH_SERVER_PHASE_CLOSING) {
         s->phase = BH_SERVER_PHASE_CLOSED;
-        *action = (struct bh_server_action){BH_SERVER_CLOSE, BH_EMPTY, NULL};
+        *action = (struct bh_server_action){.kind = BH_SERVER_CLOSE};
         return true;
     }
     return false;
@@ -376,6 +416,7 @@ static void on_lost(struct bh_server *s)
         s->open = s->committing[--s->committing_count];
     }
     bh_server_txn_discard(s);
+    s->auth_due = false;
     s->phase = BH_SERVER_PHASE_CLOSED;
     s->in = BH_EMPTY;
     s->out_len = 0;
@@ -394,6 +435,12 @@ static void end_session(struct bh_server *s, const char *text)
     }
 }
 
+static bool session_over(const struct bh_server *s)
+{
+    const uint64_t limit = s->options->limits.session_timeout_ms;
+    return limit > 0 && s->now.mono_ms >= s->started_ms + limit;
+}
+
 void bh_server_on_event(struct bh_server *s, enum bh_server_event event, struct bh_now now)
 {
     bh_server_reply_sent(s);
@@ -407,6 +454,10 @@ void bh_server_on_event(struct bh_server *s, enum bh_server_event event, struct 
         end_session(s, "");
         return;
     case BH_SERVER_TIMEOUT:
+        if (bh_server_auth_delayed(s) && !session_over(s)) {
+            bh_server_auth_denied(s);
+            return;
+        }
         end_session(s, "421 4.4.2 Time is up, try again");
         return;
     case BH_SERVER_DRAIN:
@@ -449,13 +500,18 @@ void bh_server_on_content_failed(struct bh_server *s, enum bh_server_commit why)
 uint64_t bh_server_deadline_ms(const struct bh_server *s)
 {
     const struct bh_server_limits *limits = &s->options->limits;
-    const bool ours = s->in.len > 0 || (s->committing_count > 0 && !is_content(s));
+    const uint64_t whole =
+        limits->session_timeout_ms > 0 ? s->started_ms + limits->session_timeout_ms : UINT64_MAX;
+    if (bh_server_auth_delayed(s)) {
+        return s->auth_until_ms < whole ? s->auth_until_ms : whole;
+    }
+    const bool ours = s->in.len > 0 || (s->committing_count > 0 && !is_content(s)) ||
+                      (s->phase == BH_SERVER_PHASE_AUTH && s->auth_wait == BH_AUTH_WAIT_DRIVER);
     if (ours || s->phase == BH_SERVER_PHASE_NEW || s->phase == BH_SERVER_PHASE_CLOSING ||
         s->phase == BH_SERVER_PHASE_CLOSED) {
         return UINT64_MAX;
     }
     const uint64_t idle =
         s->active_ms + (is_content(s) ? limits->data_timeout_ms : limits->command_timeout_ms);
-    const uint64_t whole = s->started_ms + limits->session_timeout_ms;
-    return limits->session_timeout_ms > 0 && whole < idle ? whole : idle;
+    return whole < idle ? whole : idle;
 }

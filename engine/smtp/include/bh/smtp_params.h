@@ -1,4 +1,5 @@
-/* smtp_params.h - the parameters of MAIL and RCPT (RFC 1870, 3461, 6152, 6531). Pure. */
+/* smtp_params.h - the parameters of MAIL and RCPT (RFC 1870, 3461, 4954, 6152, 6531,
+ * 8689). Pure. */
 #pragma once
 
 #include "bh/envelope.h"
@@ -15,6 +16,8 @@ struct bh_mail_params {
     bool has_size;
     bool has_body;
     bool smtputf8;
+    bool requiretls;
+    bool has_auth; /* AUTH= was given; its value is checked, and trusted in nothing */
     uint64_t size; /* octets, 0 if absent */
     enum bh_body body;
     enum bh_ret ret;

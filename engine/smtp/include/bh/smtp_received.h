@@ -12,6 +12,7 @@ struct bh_received {
     struct bh_slice by;   /* our host name */
     bool extended;        /* EHLO */
     bool tls;
+    bool authenticated; /* by AUTH; who it was is not told */
     bool smtputf8;
     struct bh_slice for_one; /* the recipient if there is exactly one, else empty: more would give
                                 blind copies away */
@@ -23,6 +24,6 @@ struct bh_received {
  * @return BH_OK, or BH_ELIMIT with less than BH_RECEIVED_MAX octets of room */
 BH_MUST_USE enum bh_status bh_received_line(const struct bh_received *r, struct bh_buf *out);
 
-/** "SMTP", "ESMTP", "ESMTPS", "UTF8SMTP" or "UTF8SMTPS" (RFC 3848, RFC 6531 4.3). Static storage.
- */
-struct bh_slice bh_received_protocol(bool extended, bool tls, bool smtputf8);
+/** "SMTP", "ESMTP" or "UTF8SMTP", the latter two with "S" for TLS, then "A" for AUTH (RFC 3848,
+ * RFC 6531 4.3). Static storage. */
+struct bh_slice bh_received_protocol(const struct bh_received *r);
