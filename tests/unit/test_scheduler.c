@@ -322,6 +322,40 @@ static void success_opens_the_other_half(void **unused)
     bh_sched_destroy(r.s);
 }
 
+/* A session that has delivered its one item and stands idle. */
+static uint32_t idle_after_success(struct rig *r, uint32_t destination, const char *key, uint8_t at)
+{
+    start(r, destination, 1, key, at);
+    expect(r, BH_SCHED_OPEN, destination);
+    const uint32_t session = r->a.session;
+    ready(r, session, at);
+    expect(r, BH_SCHED_LEASE, destination);
+    delivered(r);
+    nothing(r);
+    return session;
+}
+
+/* First the total is full, then the host: idle sessions of others end for one limit after the
+ * other, without a wait for their idle time. */
+static void idle_sessions_end_for_each_limit_in_turn(void **unused)
+{
+    (void)unused;
+    struct rig r = rig_of(2, UINT64_C(1) << 30);
+    r.policy.per_host_max = 1;
+    const uint32_t elsewhere = idle_after_success(&r, 1, "a", 1);
+    const uint32_t same_host = idle_after_success(&r, 2, "b", 2);
+    start(&r, 3, 1, "c", 2);
+    expect(&r, BH_SCHED_CLOSE, 0);
+    assert_int_equal(r.a.session, elsewhere);
+    nothing(&r);
+    closed(&r, elsewhere, 1, BH_SCHED_THEIRS, NULL);
+    expect(&r, BH_SCHED_CLOSE, 0);
+    assert_int_equal(r.a.session, same_host);
+    closed(&r, same_host, 2, BH_SCHED_THEIRS, NULL);
+    expect(&r, BH_SCHED_OPEN, 3);
+    bh_sched_destroy(r.s);
+}
+
 static void rate_spaces_messages(void **unused)
 {
     (void)unused;
@@ -394,6 +428,7 @@ int main(void)
         cmocka_unit_test(connection_ends_with_its_life),
         cmocka_unit_test(limits_bound_what_opens),
         cmocka_unit_test(success_opens_the_other_half),
+        cmocka_unit_test(idle_sessions_end_for_each_limit_in_turn),
         cmocka_unit_test(rate_spaces_messages),
         cmocka_unit_test(memory_bounds_leases),
     };

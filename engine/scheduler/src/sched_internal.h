@@ -93,7 +93,7 @@ struct site {
     uint64_t success_ms;     /* 0: none known */
     bool failed; /* its last round failed; a session that gets ready wakes its destinations */
     struct bh_sched_said said; /* how it failed */
-    bool evicted;              /* an idle session of another was closed for it */
+    uint32_t evicted;          /* an idle session of another, being closed for it; 0: none */
     bool yielded;              /* it gave up a session for another: it waits behind that one */
     bool blocked;              /* met a shared limit; in the list of those */
     struct site *blocked_next;

@@ -175,8 +175,10 @@ static void want(struct bh_sched *s, struct dest *d, enum bh_sched_limit by, str
     if (full && site->session_count == 0) {
         limit->wanted_ms = sched_mark(s);
     }
-    if (idle != NULL && idle->site != site && (full || idle->unproven) && !site->evicted) {
-        site->evicted = sched_session_close(s, idle);
+    /* Once that one is gone and its place taken by somebody else, another may be asked for. */
+    const bool evicting = site->evicted != 0 && session_find(s, site->evicted) != NULL;
+    if (idle != NULL && idle->site != site && (full || idle->unproven) && !evicting) {
+        site->evicted = sched_session_close(s, idle) ? idle->id : 0;
     }
 }
 
@@ -287,7 +289,7 @@ static bool open_one(struct bh_sched *s, struct dest *d)
         session_abandon(s, session);
         return false;
     }
-    d->site->evicted = false;
+    d->site->evicted = 0;
     action->session = session->id;
     action->count = count;
     memcpy(action->addresses, chosen, count * sizeof(chosen[0]));
@@ -333,7 +335,7 @@ void site_step(struct bh_sched *s, struct site *site)
 {
     lease_all(s, site);
     if (site->turn_first == NULL) {
-        site->evicted = false;
+        site->evicted = 0;
     }
     if (site->idle != NULL || site->blocked || site->rate_waiting) {
         return; /* what waits is held back by something else than connections, or waits its turn */
