@@ -1,11 +1,11 @@
 add_library(bh_engine STATIC
     src/config_cell.c src/config_load.c src/control_engine.c src/control_ops.c src/control_reload.c
     src/control_server.c src/engine.c src/engine_age.c src/engine_dest.c src/engine_session.c
-    src/engine_settle.c src/event_log.c src/judge.c src/lease.c src/leased.c src/notify.c
+    src/engine_settle.c src/engine_tls.c src/event_log.c src/judge.c src/lease.c src/leased.c src/notify.c
     src/sched_policy.c src/sd_notify.c src/tls_seen.c src/worker.c)
 target_include_directories(bh_engine PUBLIC src)
 target_link_libraries(bh_engine PUBLIC bh_base bh_queue bh_connectors bh_dns bh_scheduler
-    bh_outcome_policy bh_smtp_client bh_smtp_server bh_tls bh_delivery bh_intake bh_dsn bh_control
+    bh_outcome_policy bh_policy bh_smtp_client bh_smtp_server bh_tls bh_delivery bh_intake bh_dsn bh_control
     PkgConfig::UV PkgConfig::IDN2 PRIVATE bh_flags)
 add_executable(bridgehead src/main.c)
 target_link_libraries(bridgehead PRIVATE bh_engine bh_flags)

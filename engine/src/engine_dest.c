@@ -10,7 +10,7 @@
 
 #define FIND_ITEMS_MAX 512
 #define FIND_DESTS_MAX 128
-#define PLAN_ARENA ((size_t)256 * 1024)
+#define PLAN_ARENA ((size_t)1024 * 1024) /* the route, and the TLSA records of its hosts */
 #define REFILL_MAX 1024
 
 /* ---- what is known ---- */
@@ -616,7 +616,7 @@ static enum bh_family_preference family_of(enum bh_family family)
     return BH_FAMILY_PREFER_6;
 }
 
-static void route_failed(struct engine *e, struct dest_info *d, enum bh_happened happened)
+void edest_route_failed(struct engine *e, struct dest_info *d, enum bh_happened happened)
 {
     struct bh_outcome outcome = {.stage = BH_STAGE_ROUTE, .happened = happened, .host = d->domain};
     const char *text = "";
@@ -653,35 +653,24 @@ static void route_failed(struct engine *e, struct dest_info *d, enum bh_happened
     }
 }
 
-static void keep_plan(struct engine *e, struct dest_info *d, const struct bh_target_list *list)
+void edest_refused(struct engine *e, struct dest_info *d, const struct host_plan *plan)
 {
-    struct bh_sched_address addresses[BH_SITE_HOSTS_MAX];
-    uint32_t count = 0;
-    char key_text[4096];
-    struct bh_buf key = bh_buf(key_text, sizeof(key_text));
-    d->has_plan = false;
-    bh_arena_reset(&d->plan_arena);
-    if (bh_target_list_copy(list, &d->plan_arena, &d->plan) != BH_OK) {
-        route_failed(e, d, BH_HAPPENED_OUR_RESOURCE);
-        return;
-    }
-    d->has_plan = true;
-    for (size_t i = 0; i < d->plan.targets_len && count < BH_SITE_HOSTS_MAX; i++) {
-        const struct bh_target *t = &d->plan.targets[i];
-        addresses[count++] = (struct bh_sched_address){
-            .ip = t->ip, .port = t->port, .host = (uint16_t)(t->host - d->plan.hosts)};
-    }
-    /* Connector and generation stand for source, TLS demand and every other setting. */
-    const enum bh_status named =
-        bh_buf_printf(&key, "%.*s %llu %.*s", BH_FMT(d->connector),
-                      (unsigned long long)e->config->generation, BH_FMT(d->plan.site));
-    if (named != BH_OK) {
-        /* Too many names: a site of its own. */
-        key = bh_buf(key_text, sizeof(key_text));
-        bh_buf_put(&key, bh_slice(d->key, sizeof(d->key)));
-    }
-    bh_sched_resolved(e->sched, d->id, bh_buf_slice(&key), addresses, count,
-                      (uint64_t)d->plan.ttl_s * 1000, engine_now(e));
+    struct bh_buf text = bh_buf(d->end_text, sizeof(d->end_text));
+    struct bh_outcome outcome = {
+        .stage = BH_STAGE_ROUTE, .happened = plan->tls.happened, .host = plan->host->name};
+    bh_buf_add_cut(&text, plan->host->name);
+    bh_buf_add_cut(&text, BH_LIT(": "));
+    bh_buf_add_cut(&text, bh_slice_str(plan->tls.reason));
+    outcome.text = bh_buf_slice(&text);
+    d->end_outcome = outcome;
+    const bool theirs = bh_outcome_policy(&outcome).fault == BH_FAULT_THEIRS;
+    char quoted[BH_LOG_QUOTE_MAX];
+    bh_log(theirs ? BH_LOG_INFO : BH_LOG_WARN,
+           "evt=tls_no_host domain=%.*s connector=%.*s happened=%s text=%s", BH_FMT(d->domain),
+           BH_FMT(d->connector), bh_happened_name(outcome.happened),
+           bh_log_quote(outcome.text, quoted));
+    bh_sched_dest_failed(e->sched, d->id, theirs ? BH_SCHED_THEIRS : BH_SCHED_OURS, &outcome,
+                         engine_now(e));
 }
 
 static void on_targets(void *ctx, const struct bh_target_list *list)
@@ -703,9 +692,9 @@ static void on_targets(void *ctx, const struct bh_target_list *list)
     if (d->forget) {
         edest_drop(e, d);
     } else if (list->usable) {
-        keep_plan(e, d, list);
+        etls_keep_plan(e, d, edest_connector(e, d), list);
     } else {
-        route_failed(e, d, list->happened);
+        edest_route_failed(e, d, list->happened);
     }
     bh_config_unref(r->config);
     free(r);
@@ -750,7 +739,7 @@ void edest_resolve(struct engine *e, uint32_t id)
     }
     struct resolve_ctx *r = calloc(1, sizeof(*r));
     if (r == NULL) {
-        route_failed(e, d, BH_HAPPENED_OUR_RESOURCE);
+        edest_route_failed(e, d, BH_HAPPENED_OUR_RESOURCE);
         return;
     }
     r->engine = e;
@@ -781,6 +770,7 @@ void edest_resolve(struct engine *e, uint32_t id)
         d->resolving--;
         bh_config_unref(r->config);
         free(r);
-        route_failed(e, d, status == BH_EINVAL ? BH_HAPPENED_NXDOMAIN : BH_HAPPENED_OUR_RESOURCE);
+        edest_route_failed(e, d,
+                           status == BH_EINVAL ? BH_HAPPENED_NXDOMAIN : BH_HAPPENED_OUR_RESOURCE);
     }
 }

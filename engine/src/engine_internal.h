@@ -7,6 +7,7 @@
 #include "bh/outcome_policy.h"
 #include "bh/queue_id.h"
 #include "bh/resolver.h"
+#include "bh/tls_plan.h"
 #include "engine.h"
 #include "judge.h"
 #include "sched_policy.h"
@@ -26,6 +27,14 @@
 /* How a destination's TLS is tried after a broken handshake, within one round (DESIGN 6). */
 enum tls_step { TLS_STEP_NORMAL, TLS_STEP_SMALL, TLS_STEP_CLEAR };
 
+/* One host of a destination's route, and what it must prove for it. */
+struct host_plan {
+    const struct bh_target_host *host;
+    struct bh_dane dane;
+    struct bh_tls_plan tls;
+    uint8_t digest[BH_TLS_DIGEST_LEN]; /* of the demand, where the host is used */
+};
+
 struct dest_info {
     struct bh_map_node node;
     unsigned char key[4];
@@ -37,6 +46,10 @@ struct dest_info {
     struct bh_arena plan_arena;
     struct bh_target_list plan;
     bool has_plan;
+    struct host_plan *hosts; /* of the plan: those with addresses, by name and port; the scheduler's
+                                addresses have the index here, which is that of every other
+                                destination of the site */
+    uint32_t host_count;
     struct bh_outcome end_outcome; /* what its messages end with (no such domain) */
     char end_text[BH_OUTCOME_TEXT_MAX];
     enum tls_step tls_step;
@@ -134,6 +147,24 @@ void edest_on_refilled(struct engine *e, struct bh_letter *letter);
 /** Write a change of a destination's record; with company, soon. */
 void edest_update(struct engine *e, uint32_t id, const struct bh_destination_change *change);
 void edest_on_updated(struct engine *e, struct bh_letter *letter);
+
+/** No way to its hosts: it ends, backs off or parks, as the outcome policy says. */
+void edest_route_failed(struct engine *e, struct dest_info *d, enum bh_happened happened);
+/** No host of its route may be used, as this one says. */
+void edest_refused(struct engine *e, struct dest_info *d, const struct host_plan *plan);
+
+/* engine_tls.c */
+/** The route is known: decide what each host must prove, and tell the scheduler. */
+void etls_keep_plan(struct engine *e, struct dest_info *d, const struct bh_connector *c,
+                    const struct bh_target_list *list);
+/** The host behind a scheduler's address of the destination's site; NULL: none that may be used. */
+const struct host_plan *etls_host(const struct dest_info *d,
+                                  const struct bh_sched_address *address);
+/** The session's addresses with their hosts and demands. @return BH_OK or BH_ENOMEM */
+BH_MUST_USE enum bh_status etls_fill_session(struct worker_session *s, const struct dest_info *d,
+                                             const struct bh_sched_action *action);
+/** Has a session that is ready proven what the destination demands today of that host? */
+bool etls_session_serves(const struct worker_session *s, const struct dest_info *d);
 
 /* engine_session.c */
 void outgoing_open(struct engine *e, const struct bh_sched_action *action);

@@ -17,39 +17,6 @@ static struct session_info *find_session(struct engine *e, uint32_t id)
 
 /* ---- opening ---- */
 
-/* The addresses of a site come from whichever destination was resolved last; their names are looked
- * up in the plan of the one that opens. */
-static const struct bh_target_host *host_of(const struct dest_info *d,
-                                            const struct bh_sched_address *a)
-{
-    for (size_t i = 0; d->has_plan && i < d->plan.targets_len; i++) {
-        const struct bh_target *t = &d->plan.targets[i];
-        if (t->port == a->port && bh_ip_eq(&t->ip, &a->ip)) {
-            return t->host;
-        }
-    }
-    return NULL;
-}
-
-static void fill_addresses(struct worker_session *s, const struct dest_info *d,
-                           const struct bh_sched_action *action)
-{
-    s->address_count = action->count;
-    for (uint32_t i = 0; i < action->count; i++) {
-        const struct bh_sched_address *a = &action->addresses[i];
-        struct bh_buf host = bh_buf(s->hosts[i], sizeof(s->hosts[i]) - 1);
-        s->addresses[i] = *a;
-        const struct bh_target_host *named = host_of(d, a);
-        if (named != NULL) {
-            bh_buf_add_cut(&host, named->name);
-        } else {
-            char text[BH_IP_TEXT_MAX];
-            bh_buf_add_cut(&host, bh_slice_str(bh_ip_text(&a->ip, text)));
-        }
-        s->hosts[i][host.len] = '\0';
-    }
-}
-
 static struct session_info *make_session(struct engine *e, const struct bh_sched_action *action,
                                          struct dest_info *d, const struct bh_connector *c)
 {
@@ -60,23 +27,19 @@ static struct session_info *make_session(struct engine *e, const struct bh_sched
         free(info);
         return NULL;
     }
-    bool lapsed = false;
     s->id = action->session;
     s->number = ++e->next_number;
     s->destination = d->id;
     s->config = bh_config_ref(e->config);
     s->connector = c;
-    s->demand = bh_connector_tls_demand(c, engine_now(e).unix_ms, &lapsed);
-    tls_seen_want(&s->seen, s->demand,
-                  lapsed || s->demand == &c->tls.demand ? BH_LIT("connector")
-                                                        : BH_LIT("exception of the connector"));
     s->small_hello = d->tls_step == TLS_STEP_SMALL;
-    s->clear = d->tls_step == TLS_STEP_CLEAR && !bh_tls_demand_requires_tls(s->demand);
-    fill_addresses(s, d, action);
+    s->clear = d->tls_step == TLS_STEP_CLEAR; /* at the hosts whose demand allows it */
     info->worker = s;
     bh_put_be32(info->key, s->id);
     info->node.key = bh_slice(info->key, sizeof(info->key));
-    if (bh_map_insert(&e->sessions, &info->node) != BH_OK) {
+    if (etls_fill_session(s, d, action) != BH_OK ||
+        bh_map_insert(&e->sessions, &info->node) != BH_OK) {
+        bh_arena_fini(&s->demands);
         bh_config_unref(s->config);
         free(s);
         free(info);
@@ -195,7 +158,9 @@ void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
 {
     struct dest_info *d = edest_get(e, action->destination);
     struct session_info *info = find_session(e, action->session);
-    const bool can = d != NULL && (action->session == 0 || info != NULL);
+    /* What a session has proved must be what this destination demands of its host today. */
+    const bool can = d != NULL && (action->session == 0 ||
+                                   (info != NULL && etls_session_serves(info->worker, d)));
     struct lease *lease = can ? lease_create(e->config, d->id, d->domain, d->connector,
                                              action->session != 0 ? bytes_of(action) : 0)
                               : NULL;
@@ -204,7 +169,8 @@ void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
         return;
     }
     lease->session = action->session;
-    lease->clear_fallback = info != NULL && info->worker->clear;
+    lease->clear_fallback =
+        info != NULL && info->worker->clear && info->worker->seen.proof == TLS_PROOF_CLEAR;
     lease->now_unix_ms = engine_now(e).unix_ms;
     lease->loaded = on_loaded_elsewhere;
     lease->owner = e;
@@ -400,7 +366,7 @@ void outgoing_on_ready(struct engine *e, struct worker_session *s)
 {
     char tls[TLS_SEEN_TEXT];
     bh_log(BH_LOG_DEBUG, "evt=session_ready session=%u host=%s tls=\"%s\"", (unsigned)s->id,
-           s->hosts[s->target], tls_seen_text(&s->seen, tls));
+           s->hosts[s->target].name, tls_seen_text(&s->seen, tls));
     bh_sched_session_ready(e->sched, s->id, &s->addresses[s->target], engine_now(e));
 }
 
@@ -460,12 +426,22 @@ static void log_closed(const struct worker_session *s)
     }
 }
 
+static bool any_host_may_be_clear(const struct worker_session *s)
+{
+    for (uint32_t i = 0; i < s->address_count; i++) {
+        if (!bh_tls_demand_requires_tls(&s->hosts[i].demand)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* A broken handshake where TLS is not demanded: once more with a small ClientHello, then in clear
  * (whose mail must be older than five minutes). @return true: another try is due at once */
 static bool step_down_tls(struct engine *e, const struct worker_session *s)
 {
     struct dest_info *d = edest_get(e, s->destination);
-    if (d == NULL || !s->tls_trouble || bh_tls_demand_requires_tls(s->demand) ||
+    if (d == NULL || !s->tls_trouble || !any_host_may_be_clear(s) ||
         s->connector->auth.mech != BH_AUTH_NONE || d->tls_step == TLS_STEP_CLEAR) {
         return false;
     }

@@ -84,17 +84,19 @@ static void keep_outcome(struct worker_session *s, const struct bh_outcome *outc
 static void on_ready(void *ctx, struct bh_delivery *d, const struct bh_delivery_ready *ready)
 {
     struct worker_session *s = ctx;
+    const struct session_host *host = &s->hosts[ready->target];
     (void)d;
     s->target = ready->target;
     s->connect_ms = ready->connect_ms;
     s->tls_ms = ready->tls_ms;
+    tls_seen_want(&s->seen, &host->demand, bh_slice_str(host->origin));
     if (ready->tls != NULL) {
-        tls_seen_inside(&s->seen, s->demand, ready->tls, bh_slice_str(s->hosts[s->target]));
+        tls_seen_inside(&s->seen, &host->demand, ready->tls, bh_slice_str(host->name));
     } else {
-        tls_seen_in_clear(&s->seen, s->clear                         ? "in clear after broken TLS"
-                                    : s->demand->mode == BH_TLS_OFF  ? "tls off"
-                                    : ready->facts->starttls_offered ? "STARTTLS not used"
-                                                                     : "STARTTLS not offered");
+        tls_seen_in_clear(&s->seen, s->clear                          ? "in clear after broken TLS"
+                                    : host->demand.mode == BH_TLS_OFF ? "tls off"
+                                    : ready->facts->starttls_offered  ? "STARTTLS not used"
+                                                                      : "STARTTLS not offered");
     }
     bh_mailbox_post_always(s->worker->options.engine, &s->ready);
 }
@@ -227,7 +229,6 @@ static void open_session(struct worker *w, struct worker_session *s)
         .generation = s->config->generation,
         .targets_count = s->address_count,
         .helo = c->helo.len > 0 ? c->helo : s->config->engine.hostname,
-        .demand = s->demand,
         .clear = s->clear,
         .small_hello = s->small_hello,
         .lmtp = c->protocol == BH_PROTOCOL_LMTP,
@@ -240,9 +241,11 @@ static void open_session(struct worker *w, struct worker_session *s)
     };
     set_sources(c, &params);
     for (uint32_t i = 0; i < s->address_count; i++) {
-        params.targets[i] = (struct bh_delivery_target){.host = bh_slice_str(s->hosts[i]),
+        params.targets[i] = (struct bh_delivery_target){.host = bh_slice_str(s->hosts[i].name),
                                                         .ip = s->addresses[i].ip,
-                                                        .port = s->addresses[i].port};
+                                                        .port = s->addresses[i].port,
+                                                        .demand = &s->hosts[i].demand,
+                                                        .route_proven = s->hosts[i].route_proven};
     }
     const struct bh_delivery_callbacks callbacks = {.ctx = s,
                                                     .ready = on_ready,
@@ -321,6 +324,7 @@ static void abort_all(struct worker *w)
 static void free_session(struct worker_session *s)
 {
     BH_ASSERT(s->delivery == NULL);
+    bh_arena_fini(&s->demands);
     bh_config_unref(s->config);
     free(s);
 }

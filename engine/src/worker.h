@@ -5,7 +5,20 @@
 
 #include "letters.h"
 
+#include "bh/tls_plan.h"
+
 struct worker;
+
+#define SESSION_DEMANDS_MAX ((size_t)256 * 1024) /* octets of names and TLSA records */
+
+/** One of a session's addresses: whose it is, and what it must prove. */
+struct session_host {
+    char name[NAME_MAX_OCTETS];
+    struct bh_tls_demand demand;       /* effective; its own names and records are in the session */
+    uint8_t digest[BH_TLS_DIGEST_LEN]; /* of the demand */
+    char origin[160];                  /* what decided it, and why */
+    bool route_proven;                 /* its name is authentic (RFC 8689 section 4.2.1) */
+};
 
 /** A session, from its opening to worker_free; made by the engine with calloc. */
 struct worker_session {
@@ -22,11 +35,11 @@ struct worker_session {
     struct worker *worker;
     const struct bh_config *config; /* counted */
     const struct bh_connector *connector;
-    const struct bh_tls_demand *demand;
     bool clear, small_hello;
     struct tls_seen seen; /* wanted: the engine's; got: told with `ready` */
     struct bh_sched_address addresses[BH_ROUND_ADDRESSES_MAX];
-    char hosts[BH_ROUND_ADDRESSES_MAX][NAME_MAX_OCTETS];
+    struct session_host hosts[BH_ROUND_ADDRESSES_MAX];
+    struct bh_arena demands;
     uint32_t address_count;
 
     struct bh_delivery *delivery; /* the worker's from here on */

@@ -275,9 +275,15 @@ static bool copy_params(struct bh_delivery *d, const struct bh_delivery_params *
 
 static bool params_usable(const struct bh_delivery_params *p)
 {
-    return p->id != 0 && p->targets_count > 0 && p->targets_count <= BH_DELIVERY_TARGETS_MAX &&
-           p->demand != NULL && bh_tls_demand_supported(p->demand) && p->helo.len > 0 &&
-           p->connect_ms > 0;
+    bool usable = p->id != 0 && p->targets_count > 0 &&
+                  p->targets_count <= BH_DELIVERY_TARGETS_MAX && p->helo.len > 0 &&
+                  p->connect_ms > 0;
+    for (uint32_t i = 0; usable && i < p->targets_count; i++) {
+        const struct bh_tls_demand *demand = p->targets[i].demand;
+        usable =
+            demand != NULL && bh_tls_demand_is_effective(demand) && bh_tls_demand_supported(demand);
+    }
+    return usable;
 }
 
 enum bh_status bh_delivery_open(struct bh_delivery_worker *worker,
@@ -298,15 +304,12 @@ enum bh_status bh_delivery_open(struct bh_delivery_worker *worker,
     new->waiting_end = &new->waiting;
     new->done_end = &new->done;
     enum bh_status status = copy_params(new, params) ? BH_OK : BH_EINVAL;
-    if (status == BH_OK) {
-        status = bh_tls_demand_digest(params->demand, new->digest);
-    }
     if (status == BH_OK && uv_timer_init(worker->loop, &new->timer) != 0) {
         status = BH_ENOMEM;
     }
     if (status != BH_OK) {
         free(new);
-        return status == BH_ELIMIT ? BH_EINVAL : status;
+        return status;
     }
     new->timer.data = new;
     new->timer_open = true;

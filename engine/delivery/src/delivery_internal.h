@@ -46,7 +46,7 @@ struct bh_delivery {
     struct bh_delivery_callbacks callbacks;
     char hosts[BH_DELIVERY_TARGETS_MAX][HOST_MAX];
     char helo[HOST_MAX];
-    uint8_t digest[BH_TLS_DIGEST_LEN];
+    uint8_t digest[BH_TLS_DIGEST_LEN]; /* of the demand on the address that talks */
 
     enum delivery_state state;
     struct attempt attempts[ATTEMPTS_MAX];

@@ -36,14 +36,15 @@ static void on_handshake(struct bh_delivery *d)
         fail_core(d, BH_STAGE_TLS, BH_HAPPENED_TLS_UNVERIFIED, BH_LIT("the demand is not met"));
         return;
     }
-    d->options.peer_proven = d->params.route_proven && bh_tls_facts(d->tls)->peer_authenticated;
+    d->options.peer_proven =
+        d->params.targets[d->won->target].route_proven && bh_tls_facts(d->tls)->peer_authenticated;
     bh_client_on_tls_up(&d->client, d->clearance, bh_delivery_now(d));
 }
 
 static void start_tls(struct bh_delivery *d)
 {
     const struct bh_delivery_target *target = &d->params.targets[d->won->target];
-    const struct bh_tls_client_params params = {.demand = d->params.demand,
+    const struct bh_tls_client_params params = {.demand = target->demand,
                                                 .host = target->host,
                                                 .port = target->port,
                                                 .connection = d->params.id,
@@ -67,7 +68,8 @@ static void start_tls(struct bh_delivery *d)
 
 static void want_clearance(struct bh_delivery *d)
 {
-    d->clearance = bh_clearance_plain(d->params.demand, d->params.id, d->params.generation);
+    d->clearance = bh_clearance_plain(d->params.targets[d->won->target].demand, d->params.id,
+                                      d->params.generation);
     if (d->clearance == NULL) {
         fail_core(d, BH_STAGE_STARTTLS, BH_HAPPENED_TLS_NOT_OFFERED,
                   BH_LIT("the demand does not let mail go in clear text"));
@@ -266,12 +268,12 @@ static void on_read(uv_stream_t *stream, ssize_t len, const uv_buf_t *buf)
     bh_delivery_pump(d);
 }
 
-static enum bh_tls_want want_of(const struct bh_delivery_params *p)
+static enum bh_tls_want want_of(const struct bh_tls_demand *demand, bool clear)
 {
-    if (p->demand->implicit || bh_tls_demand_requires_tls(p->demand)) {
+    if (demand->implicit || bh_tls_demand_requires_tls(demand)) {
         return BH_TLS_MUST;
     }
-    return p->demand->mode == BH_TLS_OFF || p->clear ? BH_TLS_NEVER : BH_TLS_MAY;
+    return demand->mode == BH_TLS_OFF || clear ? BH_TLS_NEVER : BH_TLS_MAY;
 }
 
 void bh_delivery_start_talk(struct bh_delivery *d, struct attempt *a)
@@ -282,8 +284,8 @@ void bh_delivery_start_talk(struct bh_delivery *d, struct attempt *a)
     d->answered = true;
     d->options = (struct bh_client_options){.lmtp = d->params.lmtp,
                                             .helo_only = d->params.helo_only,
-                                            .implicit_tls = d->params.demand->implicit,
-                                            .tls = want_of(&d->params),
+                                            .implicit_tls = target->demand->implicit,
+                                            .tls = want_of(target->demand, d->params.clear),
                                             .helo = d->params.helo,
                                             .host = target->host,
                                             .ip = target->ip,
@@ -294,7 +296,9 @@ void bh_delivery_start_talk(struct bh_delivery *d, struct attempt *a)
                                             .timeouts = d->params.timeouts};
     bh_client_init(&d->client, &d->options);
     bh_client_on_event(&d->client, BH_CLIENT_CONNECTED, bh_delivery_now(d));
-    if (uv_read_start((uv_stream_t *)&a->tcp, on_alloc, on_read) != 0) {
+    if (bh_tls_demand_digest(target->demand, d->digest) != BH_OK) {
+        fail_core(d, BH_STAGE_CONNECT, BH_HAPPENED_OUR_RESOURCE, BH_LIT("out of memory"));
+    } else if (uv_read_start((uv_stream_t *)&a->tcp, on_alloc, on_read) != 0) {
         lost(d);
     }
 }

@@ -19,9 +19,12 @@ struct bh_delivery_target {
     struct bh_slice host; /* the next hop's name, or its address as text */
     struct bh_ip ip;
     uint16_t port;
+    const struct bh_tls_demand *demand; /* effective; what this host must prove */
+    bool route_proven; /* the way to this host is authenticated as RFC 8689 wants: with a proven
+                          peer, REQUIRETLS mail may go */
 };
 
-/** Everything is copied but the demand, which must outlive the session. */
+/** Everything is copied but the demands, which must outlive the session. */
 struct bh_delivery_params {
     uint64_t id;         /* never used again in this process; not 0: the clearance is bound to it */
     uint64_t generation; /* of the configuration */
@@ -29,11 +32,8 @@ struct bh_delivery_params {
     uint32_t targets_count;
     struct bh_ip source_ipv4, source_ipv6; /* family 0: the system chooses */
     struct bh_slice helo;                  /* our name */
-    const struct bh_tls_demand *demand;
-    bool route_proven; /* the way to the targets is authenticated as RFC 8689 wants: with a proven
-                          peer, REQUIRETLS mail may go */
-    bool clear;        /* in clear though TLS is offered; only where the demand allows it */
-    bool small_hello;  /* see bh/tls.h */
+    bool clear;       /* in clear though TLS is offered; only where the demand allows it */
+    bool small_hello; /* see bh/tls.h */
     bool lmtp;
     bool helo_only;
     uint32_t extensions_off; /* BH_EXT_ bits */
