@@ -1,8 +1,9 @@
 add_library(bh_engine STATIC
     src/config_cell.c src/config_load.c src/control_engine.c src/control_ops.c src/control_reload.c
-    src/control_server.c src/engine.c src/engine_age.c src/engine_dest.c src/engine_session.c
-    src/engine_settle.c src/engine_tls.c src/event_log.c src/judge.c src/lease.c src/leased.c src/notify.c
-    src/sched_policy.c src/sd_notify.c src/tls_seen.c src/worker.c)
+    src/control_server.c src/engine.c src/engine_age.c src/engine_dest.c src/engine_follow.c
+    src/engine_session.c src/engine_settle.c src/engine_tls.c src/event_log.c src/judge.c
+    src/lease.c src/leased.c src/notify.c src/sched_policy.c src/sd_notify.c src/tls_seen.c
+    src/worker.c)
 target_include_directories(bh_engine PUBLIC src)
 target_link_libraries(bh_engine PUBLIC bh_base bh_queue bh_connectors bh_dns bh_scheduler
     bh_outcome_policy bh_policy bh_smtp_client bh_smtp_server bh_tls bh_delivery bh_intake bh_dsn bh_control
@@ -10,3 +11,15 @@ target_link_libraries(bh_engine PUBLIC bh_base bh_queue bh_connectors bh_dns bh_
 add_executable(bridgehead src/main.c)
 target_link_libraries(bridgehead PRIVATE bh_engine bh_flags)
 bh_unit_test(test_judge LINKS bh_engine)
+
+# The daemon with allocations of its wiring that fail now and then: tests/integration/test_faults.py.
+if(BH_TESTS AND BH_SANITIZE)
+    set(faults ${CMAKE_SOURCE_DIR}/tests/faults)
+    add_library(bh_engine_shaky OBJECT
+        src/control_engine.c src/engine_age.c src/engine_dest.c src/engine_follow.c
+        src/engine_session.c src/engine_settle.c src/lease.c)
+    target_compile_options(bh_engine_shaky PRIVATE -include ${faults}/fault.h)
+    target_link_libraries(bh_engine_shaky PRIVATE bh_engine bh_flags)
+    add_executable(bridgehead-faults src/main.c ${faults}/fault.c)
+    target_link_libraries(bridgehead-faults PRIVATE bh_engine_shaky bh_engine bh_flags)
+endif()

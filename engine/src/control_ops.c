@@ -341,10 +341,11 @@ static void tell_acted(void *ctx, const struct bh_job *job, const struct bh_entr
     event_end(reply->server->daemon->events, &event);
 }
 
+/* What is with a session is left alone now; the engine carries the job out when it is back. */
 static bool is_leased(void *ctx, struct bh_queue_key key)
 {
     const struct bh_control_reply *reply = ctx;
-    return leased_has(&reply->server->daemon->leased, key);
+    return leased_pass(&reply->server->daemon->leased, key);
 }
 
 static enum bh_status run_slice(struct bh_store_task *task, struct bh_queue *q,
@@ -373,8 +374,8 @@ static enum bh_status run_slice(struct bh_store_task *task, struct bh_queue *q,
         reply->acted = job.acted;
         reply->in_flight = job.in_flight;
     }
-    if (status == BH_OK) {
-        status = bh_queue_job_remove(q, txn, reply->job);
+    if (status == BH_OK && leased_unfollowed(&reply->server->daemon->leased) == 0) {
+        status = bh_queue_job_remove(q, txn, reply->job); /* else when the last one is back */
     }
     bh_arena_fini(&arena);
     return status >= 0 ? BH_OK : status;
@@ -423,11 +424,12 @@ static void run_job(struct bh_control_reply *reply)
 static void job_created(struct daemon_call *call, struct daemon *d)
 {
     struct bh_control_reply *reply = reply_of(call);
-    (void)d;
     if (reply->status != BH_OK) {
         fail(reply, bh_control_verb_name(reply->request.verb));
         return;
     }
+    /* A lease that was read before this commit has not met the job's filter: it is read again. */
+    atomic_fetch_add(&d->leased.jobs, 1);
     run_job(reply);
 }
 

@@ -129,7 +129,7 @@ static bool is_suspicious(const struct bh_config *config, const struct bh_destin
 static bool claim(struct bh_control_reply *reply, struct bh_queue_key key)
 {
     if (reply->claimed == BH_COUNT(reply->claims) ||
-        leased_add(&reply->server->daemon->leased, key) != BH_OK) {
+        leased_add(&reply->server->daemon->leased, key, LEASED_BY_WRITER) != BH_OK) {
         return false;
     }
     reply->claims[reply->claimed++] = key;

@@ -165,7 +165,7 @@ static void maybe_drained(struct engine *e)
 {
     if (e->draining && !e->drained && e->sessions.count == 0 && e->leases == 0 &&
         e->settling == 0 && e->pending == 0 && e->failed == NULL && e->batch == NULL &&
-        e->unjudged == NULL) {
+        e->unjudged == NULL && e->unbatched == NULL && e->unfollowed == NULL) {
         e->drained = true;
         e->options.drained(e->options.ctx);
     }
@@ -264,6 +264,7 @@ static void on_wake_timer(uv_timer_t *timer)
     struct engine *e = timer->data;
     watch_clock(e);
     settle_retry(e);
+    follow_retry(e);
     outgoing_retry_unjudged(e);
     if (!e->draining) {
         if (atomic_exchange(&e->lost_notes, false)) {

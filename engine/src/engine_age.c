@@ -30,7 +30,8 @@ struct age_task {
 static bool is_leased(void *ctx, struct bh_queue_key key)
 {
     struct age_task *a = ctx;
-    if (a->claimed == AGE_ROWS_MAX || leased_add(a->engine->options.leased, key) != BH_OK) {
+    if (a->claimed == AGE_ROWS_MAX ||
+        leased_add(a->engine->options.leased, key, LEASED_BY_WRITER) != BH_OK) {
         return true;
     }
     a->claims[a->claimed++] = key;

@@ -100,6 +100,7 @@ struct found_dest {
     bool held, hold_ended, parked;
     uint32_t stage, glitches;
     int64_t next_event_unix_ms;
+    int64_t hold_until_unix_ms;
     uint64_t entries;
 };
 
@@ -143,12 +144,13 @@ static enum bh_status add_dest(struct find_task *f, struct bh_kv_txn *txn, struc
     const bool ended = record.held && record.hold_until_unix_ms <= f->now_unix_ms;
     *d = (struct found_dest){
         .id = id,
-        .held = record.held && !ended,
+        .held = record.held, /* also where its time is over: until that is written */
         .hold_ended = ended,
         .parked = record.parked,
         .stage = record.backoff_stage > 0 ? record.backoff_stage - 1 : 0,
         .glitches = record.glitches,
         .next_event_unix_ms = record.next_event_unix_ms,
+        .hold_until_unix_ms = record.hold_until_unix_ms,
         .entries = bh_destination_entries(&record),
     };
     d->domain = keep_name(d->domain_text, record.domain);
@@ -284,13 +286,13 @@ static void load_found(struct engine *e, const struct found_dest *found, bool en
         return; /* its wake row brings it again */
     }
     if (found->hold_ended) {
-        const struct bh_destination_change change = {.set = BH_CLEAR_HOLD};
+        /* Of this hold alone: an operator may have set another since. The scheduler is told when it
+         * is known what stands. */
+        const struct bh_destination_change change = {
+            .set = BH_END_HOLD, .hold_until_unix_ms = found->hold_until_unix_ms};
         edest_update(e, found->id, &change);
     }
     if (bh_sched_has(e->sched, found->id)) {
-        if (found->hold_ended) {
-            bh_sched_set_held(e->sched, found->id, false, engine_now(e));
-        }
         if (entries && found->entries > 0) {
             bh_sched_dirty(e->sched, found->id, engine_now(e));
         }
@@ -426,7 +428,8 @@ struct refill_task {
     int64_t now_unix_ms;
     int64_t next_due_unix_ms;
     bool more;
-    bool flushing; /* a flush of the destination is under way */
+    uint64_t flush_up_to_id; /* a flush of the destination is under way; 0: none */
+    int64_t flush_unix_ms;
     size_t count;
     struct bh_queue_item items[REFILL_MAX];
 };
@@ -455,7 +458,8 @@ static enum bh_status run_refill(struct bh_store_task *task, struct bh_queue *q,
         struct bh_refill_cursor cursor = {0};
         status = bh_queue_refill(txn, &refill, &cursor, r->items, &count);
         r->more = status == BH_MORE;
-        r->flushing = record.flush_up_to_id != 0;
+        r->flush_up_to_id = record.flush_up_to_id;
+        r->flush_unix_ms = record.flush_unix_ms;
         r->count = status >= 0 ? count : 0;
     }
     int64_t due = BH_QUEUE_NEVER;
@@ -513,9 +517,11 @@ void edest_on_refilled(struct engine *e, struct bh_letter *letter)
                (unsigned)r->destination, bh_status_name(r->status));
     }
     const bool ok = r->status == BH_OK;
-    if (ok && r->flushing && !r->more && r->count == 0) {
+    if (ok && r->flush_up_to_id != 0 && !r->more && r->count == 0) {
         /* All that was queued before the flush has been tried since. */
-        const struct bh_destination_change change = {.set = BH_CLEAR_FLUSH};
+        const struct bh_destination_change change = {.set = BH_CLEAR_FLUSH,
+                                                     .flush_up_to_id = r->flush_up_to_id,
+                                                     .flush_unix_ms = r->flush_unix_ms};
         edest_update(e, r->destination, &change);
     }
     bh_sched_refilled(e->sched, r->destination, items, ok ? (uint32_t)r->count : 0, ok && r->more,
@@ -533,6 +539,7 @@ struct dest_update {
     struct bh_now now;
     enum bh_status status;
     struct bh_destination_change change;
+    bool held; /* BH_END_HOLD: by its record, after it */
     char host[NAME_MAX_OCTETS], text[BH_OUTCOME_TEXT_MAX], tls[160], reason[BH_QUEUE_REASON_MAX];
 };
 
@@ -540,7 +547,15 @@ static enum bh_status run_update(struct bh_store_task *task, struct bh_queue *q,
                                  struct bh_kv_txn *txn)
 {
     struct dest_update *u = BH_CONTAINER(task, struct dest_update, task);
-    const enum bh_status status = bh_queue_destination_update(q, txn, u->id, &u->change, u->now);
+    enum bh_status status = bh_queue_destination_update(q, txn, u->id, &u->change, u->now);
+    if (status == BH_OK && (u->change.set & BH_END_HOLD) != 0) {
+        struct bh_arena arena;
+        struct bh_destination record = {0};
+        bh_arena_init(&arena, BH_QUEUE_ARENA);
+        status = bh_queue_read_destination(txn, u->id, &arena, &record);
+        u->held = record.held;
+        bh_arena_fini(&arena);
+    }
     return status == BH_ENOTFOUND ? BH_OK : status;
 }
 
@@ -585,6 +600,8 @@ void edest_on_updated(struct engine *e, struct bh_letter *letter)
     if (u->status != BH_OK) {
         bh_log(BH_LOG_ERROR, "evt=destination_update_failed destination=%u error=\"%s\"",
                (unsigned)u->id, bh_status_name(u->status));
+    } else if ((u->change.set & BH_END_HOLD) != 0) {
+        bh_sched_set_held(e->sched, u->id, u->held, engine_now(e));
     }
     free(u);
 }

@@ -102,12 +102,15 @@ struct engine {
     uint64_t next_number; /* of sessions */
     uint32_t next_worker;
 
-    struct settle_batch *batch;  /* being filled */
-    struct settle_batch *failed; /* to be tried again */
-    struct lease_item *unjudged; /* for want of memory */
-    uint64_t settling;           /* batches with the writer */
-    uint64_t pending;            /* other tasks whose answer is a letter */
-    uint64_t leases;             /* not yet freed */
+    struct settle_batch *batch;    /* being filled */
+    struct settle_batch *failed;   /* to be tried again */
+    struct lease_item *unjudged;   /* for want of memory */
+    struct lease_item *unbatched;  /* judged, and without a batch for want of memory */
+    struct lease_item *unfollowed; /* owed a bulk job, which waits for memory or disk */
+    bool sweeping;                 /* jobs that are done are being removed */
+    uint64_t settling;             /* batches with the writer */
+    uint64_t pending;              /* other tasks whose answer is a letter */
+    uint64_t leases;               /* not yet freed */
 
     bool scanning_wake;
     struct bh_queue_wake wake_after;
@@ -184,15 +187,24 @@ void outgoing_close_all(struct engine *e);
 void settle_add(struct engine *e, struct lease_item *item);
 void settle_flush(struct engine *e);
 void settle_on_done(struct engine *e, struct settle_batch *batch);
-/** Batches that met a full disk. */
+/** Batches that met a full disk, and what found no memory. */
 void settle_retry(struct engine *e);
 /** Give up a hold on a lease: it is freed with its last one. */
 void lease_release(struct engine *e, struct lease *lease);
+/** A settled item leaves its lease. */
+void settle_leave(struct engine *e, struct lease_item *item);
 /** The item leaves its lease without a settle. */
 void settle_skip(struct engine *e, struct lease_item *item);
 /** Move a fresh item, or one whose connector changed. */
 void settle_demote(struct engine *e, const struct bh_sched_item *item);
 void settle_rebind(struct engine *e, struct lease_item *item);
+
+/* engine_follow.c */
+/** A bulk job passed this item while it was leased: the job is carried out on what is left of it,
+ * then it leaves its lease. */
+void follow_item(struct engine *e, struct lease_item *item);
+/** What found no memory, or a full disk. */
+void follow_retry(struct engine *e);
 
 /* engine_age.c */
 /** Run expiry (if `expire`) and warnings over a destination, in slices. */

@@ -95,20 +95,11 @@ static void on_loaded_elsewhere(struct lease *lease)
     bh_mailbox_post_always(e->box, &lease->letter);
 }
 
-/* Nothing of it can be leased now: all goes back to its window. */
-static void return_all(struct engine *e, const struct bh_sched_action *action)
-{
-    for (uint32_t i = action->count; i > 0; i--) {
-        bh_sched_item_returned(e->sched, action->items[i - 1], engine_now(e));
-    }
-    outgoing_close(e, action->session); /* idle, it would be given the same again at once */
-}
-
 /* An entry that is leased twice at a time would be delivered twice: whatever else is wrong, not
  * that. */
 static bool claim(struct engine *e, struct lease_item *item)
 {
-    const enum bh_status status = leased_add(e->options.leased, item->key);
+    const enum bh_status status = leased_add(e->options.leased, item->key, LEASED_BY_SESSION);
     if (status != BH_OK) {
         return false;
     }
@@ -128,6 +119,22 @@ static void look_again(struct engine *e, bool fresh)
     if (fresh) {
         atomic_store(&e->lost_notes, true);
     }
+}
+
+/* Nothing of it can be leased now. With a session it goes back to its window; without one it would
+ * be handed over again at once, so the store brings it back, with the next look at its lists. */
+static void return_all(struct engine *e, const struct bh_sched_action *action)
+{
+    for (uint32_t i = action->count; i > 0; i--) {
+        struct bh_sched_item *item = action->items[i - 1];
+        if (action->session != 0) {
+            bh_sched_item_returned(e->sched, item, engine_now(e));
+        } else {
+            look_again(e, item->fresh);
+            bh_sched_item_gone(e->sched, item, engine_now(e));
+        }
+    }
+    outgoing_close(e, action->session); /* idle, it would be given the same again at once */
 }
 
 /* With a session: what it has shown. Without one nothing is sent, and the records say what would
@@ -175,6 +182,7 @@ void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
     lease->loaded = on_loaded_elsewhere;
     lease->owner = e;
     lease->inflight = e->options.inflight;
+    lease->jobs = atomic_load(&e->options.leased->jobs);
     want_tls(e, d, info, lease);
     for (uint32_t i = 0; i < action->count; i++) {
         struct bh_sched_item *sched = action->items[i];
@@ -183,6 +191,7 @@ void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
             (struct lease_item){.lease = lease,
                                 .sched = sched,
                                 .key = {.destination = d->id, .id = sched->id, .part = sched->part},
+                                .at = {.destination = d->id, .id = sched->id, .part = sched->part},
                                 .lane = sched->fresh ? BH_LANE_FRESH : BH_LANE_ENTRY};
         if (claim(e, item)) {
             lease->count++;
@@ -324,11 +333,20 @@ void outgoing_on_loaded(struct engine *e, struct lease *lease)
     BH_ASSERT(d != NULL);
     const bool parks =
         session == 0 && count > 0 && bh_outcome_policy(&d->end_outcome).fault != BH_FAULT_THEIRS;
+    /* A bulk job, or a hold, that was committed since the reader looked: look again. */
+    const bool stale = lease->held || lease->jobs != atomic_load(&e->options.leased->jobs);
     lease->open++; /* holds it while we walk */
+    if (lease->held) {
+        bh_sched_set_held(e->sched, d->id, true, engine_now(e));
+    }
     for (uint32_t i = 0; i < count; i++) {
         struct lease_item *item = &lease->items[i];
         if (item->what != LEASE_DELIVER) {
             handle_undeliverable(e, item);
+        } else if (stale) {
+            item->what = LEASE_GONE;
+            item->returned = true;
+            settle_skip(e, item);
         } else if (session != 0 && info != NULL && !info->closing && !e->draining) {
             deliverable++;
         } else if (session != 0) {

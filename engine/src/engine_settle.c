@@ -168,23 +168,30 @@ void lease_release(struct engine *e, struct lease *lease)
     }
 }
 
-static void leave_lease(struct engine *e, struct lease_item *item)
+/* @return false: a bulk job passed it meanwhile, and comes first; then this is asked again */
+static bool leave_lease(struct engine *e, struct lease_item *item)
 {
     BH_ASSERT(!item->left);
+    if (!leased_leave(e->options.leased, item->key)) {
+        follow_item(e, item);
+        return false;
+    }
     item->left = true;
     if (item->slot != UINT32_MAX) {
         bh_inflight_release(e->options.inflight, item->slot);
         item->slot = UINT32_MAX;
     }
-    leased_remove(e->options.leased, item->key);
     lease_release(e, item->lease);
+    return true;
 }
 
 void settle_skip(struct engine *e, struct lease_item *item)
 {
     struct bh_sched_item *sched = item->sched;
     const bool returned = item->returned;
-    leave_lease(e, item);
+    if (!leave_lease(e, item)) {
+        return;
+    }
     if (returned) {
         bh_sched_item_returned(e->sched, sched, engine_now(e));
     } else {
@@ -231,8 +238,9 @@ void settle_add(struct engine *e, struct lease_item *item)
     if (e->batch == NULL) {
         e->batch = calloc(1, sizeof(*e->batch));
         if (e->batch == NULL) {
-            item->next_settled = e->unjudged; /* judged again when there is memory */
-            e->unjudged = item;
+            /* It is judged, and its session is answered: once is enough. It waits for a batch. */
+            item->next_settled = e->unbatched;
+            e->unbatched = item;
             return;
         }
         e->batch->engine = e;
@@ -275,6 +283,13 @@ void settle_retry(struct engine *e)
         post_batch(e, b);
         b = next;
     }
+    struct lease_item *item = e->unbatched;
+    e->unbatched = NULL;
+    while (item != NULL) {
+        struct lease_item *next = item->next_settled;
+        settle_add(e, item);
+        item = next;
+    }
 }
 
 static bool anybody_stays(const struct lease_item *item)
@@ -287,7 +302,7 @@ static bool anybody_stays(const struct lease_item *item)
     return false;
 }
 
-static void settled(struct engine *e, struct lease_item *item)
+void settle_leave(struct engine *e, struct lease_item *item)
 {
     struct bh_sched_item *sched = item->sched;
     const enum bh_sched_signal signal = item->signal;
@@ -297,11 +312,13 @@ static void settled(struct engine *e, struct lease_item *item)
     const struct dest_info *d = edest_get(e, destination);
     const bool warn = d != NULL && !item->entry.warned && d->policy.retry.warn_ms > 0 &&
                       item->age_ms >= d->policy.retry.warn_ms;
-    tell(e, item);
     /* The outcome's text lives in the lease, which may end with this item. */
     struct lease *lease = item->lease;
     lease->open++;
-    leave_lease(e, item);
+    if (!leave_lease(e, item)) {
+        lease_release(e, lease);
+        return;
+    }
     bh_sched_item_done(e->sched, sched, signal, sender_hash, item->has_said ? &item->said : NULL,
                        engine_now(e));
     if (warn) {
@@ -348,7 +365,9 @@ void settle_on_done(struct engine *e, struct settle_batch *b)
         engine_note_made(e, made);
     }
     for (size_t i = 0; i < b->count; i++) {
-        settled(e, b->items[i]);
+        b->items[i]->settled = true;
+        tell(e, b->items[i]);
+        settle_leave(e, b->items[i]);
     }
     notifier_fini(&b->notifier);
     free(b);
@@ -418,6 +437,7 @@ static void moved(struct engine_call *call, struct engine *e)
                (unsigned)m->key.destination, bh_status_name(m->status));
     }
     if (m->item != NULL) {
+        m->item->at = m->status == BH_OK ? m->to : m->item->key;
         settle_skip(e, m->item);
     }
     if (m->demote && m->status != BH_OK) {

@@ -170,6 +170,8 @@ static enum bh_status run_load(struct bh_store_task *task, struct bh_queue *q,
     bh_arena_init(&scratch, BH_QUEUE_ARENA);
     const enum bh_status found =
         bh_queue_read_destination(txn, lease->destination, &lease->arena, &destination);
+    lease->held =
+        found == BH_OK && destination.held && destination.hold_until_unix_ms > lease->now_unix_ms;
     for (uint32_t i = 0; i < lease->count; i++) {
         struct lease_item *item = &lease->items[i];
         /* If this message kills the process, the next one will know which it was. */

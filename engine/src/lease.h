@@ -45,9 +45,11 @@ struct lease_item {
     enum bh_sched_signal signal;
     struct bh_outcome said;
     bool has_said;
-    bool answered; /* the scheduler was told that its session is through with it */
-    bool left;     /* settled, or given up: it only waits for its lease to be freed */
-    bool returned; /* untouched: goes back without a settle */
+    bool answered;          /* the scheduler was told that its session is through with it */
+    bool left;              /* settled, or given up: it only waits for its lease to be freed */
+    bool settled;           /* the writer has settled it */
+    struct bh_queue_key at; /* where it is now: another key once it was moved */
+    bool returned;          /* untouched: goes back without a settle */
     struct lease_item *next_settled;
 };
 
@@ -62,6 +64,8 @@ struct lease {
     uint32_t session; /* 0: for no session; each item is to end */
     bool clear_fallback;
     bool expired_clock;        /* expiry is suspended (wall clock step) */
+    bool held;                 /* its destination is held, by its record */
+    uint64_t jobs;             /* committed when it was asked for */
     struct bh_slice domain;    /* of the destination; in the arena */
     struct bh_slice connector; /* its first choice */
     int64_t now_unix_ms;

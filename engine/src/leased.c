@@ -14,6 +14,8 @@ enum bh_status leased_init(struct leased_set *set, size_t max)
     set->table = calloc(size, sizeof(*set->table));
     set->mask = size - 1;
     set->count = 0;
+    set->unfollowed = 0;
+    atomic_init(&set->jobs, 0);
     if (set->table == NULL) {
         return BH_ENOMEM;
     }
@@ -43,46 +45,69 @@ static size_t home(const struct leased_set *set, struct bh_queue_key key)
 static size_t find(const struct leased_set *set, struct bh_queue_key key)
 {
     size_t i = home(set, key);
-    while (set->table[i].destination != 0 && !same(set->table[i], key)) {
+    while (set->table[i].key.destination != 0 && !same(set->table[i].key, key)) {
         i = (i + 1) & set->mask;
     }
     return i;
 }
 
-enum bh_status leased_add(struct leased_set *set, struct bh_queue_key key)
+enum bh_status leased_add(struct leased_set *set, struct bh_queue_key key, enum leased_by by)
 {
     BH_ASSERT(key.destination != 0);
     enum bh_status status = BH_OK;
     pthread_mutex_lock(&set->lock);
     const size_t i = find(set, key);
-    if (set->table[i].destination != 0) {
+    if (set->table[i].key.destination != 0) {
         status = BH_EEXIST;
     } else if (set->count > set->mask / 2) {
         status = BH_EFULL;
     } else {
-        set->table[i] = key;
+        set->table[i] = (struct leased_place){.key = key, .by_writer = by == LEASED_BY_WRITER};
         set->count++;
     }
     pthread_mutex_unlock(&set->lock);
     return status;
 }
 
-void leased_remove(struct leased_set *set, struct bh_queue_key key)
+/* Close the gap, so that no probe ends early. */
+static void close_gap(struct leased_set *set, size_t hole)
 {
-    pthread_mutex_lock(&set->lock);
-    size_t hole = find(set, key);
-    BH_ASSERT(set->table[hole].destination != 0);
     set->count--;
-    /* Close the gap, so that no probe ends early. */
-    for (size_t i = (hole + 1) & set->mask; set->table[i].destination != 0;
+    for (size_t i = (hole + 1) & set->mask; set->table[i].key.destination != 0;
          i = (i + 1) & set->mask) {
-        const size_t at = home(set, set->table[i]);
+        const size_t at = home(set, set->table[i].key);
         if (((i - at) & set->mask) >= ((i - hole) & set->mask)) {
             set->table[hole] = set->table[i];
             hole = i;
         }
     }
-    set->table[hole].destination = 0;
+    set->table[hole] = (struct leased_place){0};
+}
+
+bool leased_leave(struct leased_set *set, struct bh_queue_key key)
+{
+    pthread_mutex_lock(&set->lock);
+    const size_t i = find(set, key);
+    BH_ASSERT(set->table[i].key.destination != 0);
+    const bool free_now = !set->table[i].passed;
+    if (free_now) {
+        close_gap(set, i);
+    } else {
+        set->table[i].passed = false;
+    }
+    pthread_mutex_unlock(&set->lock);
+    return free_now;
+}
+
+void leased_remove(struct leased_set *set, struct bh_queue_key key)
+{
+    pthread_mutex_lock(&set->lock);
+    const size_t i = find(set, key);
+    BH_ASSERT(set->table[i].key.destination != 0);
+    if (set->table[i].passed) {
+        set->unfollowed--;
+    }
+    close_gap(set, i);
     pthread_mutex_unlock(&set->lock);
 }
 
@@ -90,7 +115,37 @@ bool leased_has(void *ctx, struct bh_queue_key key)
 {
     struct leased_set *set = ctx;
     pthread_mutex_lock(&set->lock);
-    const bool has = set->table[find(set, key)].destination != 0;
+    const bool has = set->table[find(set, key)].key.destination != 0;
     pthread_mutex_unlock(&set->lock);
     return has;
+}
+
+bool leased_pass(void *ctx, struct bh_queue_key key)
+{
+    struct leased_set *set = ctx;
+    pthread_mutex_lock(&set->lock);
+    struct leased_place *place = &set->table[find(set, key)];
+    const bool has = place->key.destination != 0 && !place->by_writer;
+    if (has && !place->passed) {
+        place->passed = true;
+        set->unfollowed++;
+    }
+    pthread_mutex_unlock(&set->lock);
+    return has;
+}
+
+void leased_followed(struct leased_set *set)
+{
+    pthread_mutex_lock(&set->lock);
+    BH_ASSERT(set->unfollowed > 0);
+    set->unfollowed--;
+    pthread_mutex_unlock(&set->lock);
+}
+
+size_t leased_unfollowed(struct leased_set *set)
+{
+    pthread_mutex_lock(&set->lock);
+    const size_t count = set->unfollowed;
+    pthread_mutex_unlock(&set->lock);
+    return count;
 }

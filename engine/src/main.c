@@ -513,6 +513,9 @@ static enum bh_status mark_left(struct daemon *d, struct bh_kv_txn *txn, struct 
         }
     }
     const struct bh_handling *handling = bh_inflight_left_handling(d->inflight, &count);
+    if (status == BH_OK) {
+        status = bh_queue_jobs_reopen(d->queue, txn);
+    }
     for (size_t i = 0; status == BH_OK && i < count; i++) {
         bool quarantined = false;
         if (handling[i].step != BH_HANDLING_NOTHING && handling[i].id != 0) {

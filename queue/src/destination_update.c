@@ -44,7 +44,8 @@ static void change_stops(struct bh_destination *d, const struct bh_destination_c
         d->hold_reason = c->hold_reason;
         d->hold_by = c->hold_by;
         d->hold_until_unix_ms = c->hold_until_unix_ms;
-    } else if ((c->set & BH_CLEAR_HOLD) != 0) {
+    } else if ((c->set & BH_CLEAR_HOLD) != 0 || ((c->set & BH_END_HOLD) != 0 && d->held &&
+                                                 d->hold_until_unix_ms == c->hold_until_unix_ms)) {
         stop_clock(d, false, d->parked, now_unix_ms);
     }
     if ((c->set & BH_SET_PARK) != 0) {
@@ -76,7 +77,8 @@ static enum bh_status apply(struct bh_kv_txn *txn, struct bh_destination *d,
     if ((c->set & BH_SET_SUCCESS) != 0) {
         d->last_success_unix_ms = c->last_success_unix_ms;
     }
-    if ((c->set & BH_CLEAR_FLUSH) != 0) {
+    if ((c->set & BH_CLEAR_FLUSH) != 0 && d->flush_up_to_id == c->flush_up_to_id &&
+        d->flush_unix_ms == c->flush_unix_ms) {
         d->flush_up_to_id = 0;
         d->flush_unix_ms = 0;
     }

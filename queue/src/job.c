@@ -202,3 +202,122 @@ enum bh_status bh_queue_job_slice(struct bh_queue *q, struct bh_kv_txn *txn,
     }
     return job->done ? BH_OK : BH_MORE;
 }
+
+/* What became of it since it was chosen is no reason to let it go: its state does not count. */
+static bool still_meant(const struct bh_job *job, const struct bh_message *message,
+                        const struct bh_entry *e, const struct bh_destination *d)
+{
+    struct bh_selection s = job->selection;
+    s.states = 0;
+    const bool stops =
+        job->verb == BH_JOB_HOLD || job->verb == BH_JOB_CANCEL || job->verb == BH_JOB_BOUNCE;
+    return stops && e->key.id <= job->up_to_id && is_meant(job->verb, e) &&
+           bh_selection_matches(&s, message, e, d->domain, d->connector);
+}
+
+static enum bh_status follow_one(struct acting *a, struct bh_queue_key key, enum bh_lane lane,
+                                 struct bh_job *job, struct bh_arena *arena)
+{
+    struct bh_entry e;
+    struct bh_message message;
+    struct bh_destination d;
+    enum bh_status status = any_load(a->txn, key, lane, arena, &e);
+    if (status == BH_OK) {
+        status = must_exist(message_load(a->txn, key.id, arena, &message));
+    }
+    if (status == BH_OK) {
+        status = must_exist(destination_load(a->txn, key.destination, arena, &d));
+    }
+    if (status != BH_OK || !still_meant(job, &message, &e, &d)) {
+        return status;
+    }
+    a->job = job;
+    status = act(a, &e, arena);
+    if (status == BH_OK) {
+        job->acted++;
+        job->in_flight -= job->in_flight > 0 ? 1 : 0;
+        status = job_save(a->txn, job, arena);
+    }
+    if (status == BH_OK && a->slice->acted != NULL) {
+        a->slice->acted(a->slice->ctx, job, &e);
+    }
+    return status;
+}
+
+enum bh_status bh_queue_jobs_follow(struct bh_queue *q, struct bh_kv_txn *txn,
+                                    struct bh_queue_key key, enum bh_lane lane,
+                                    const struct bh_job_slice *slice,
+                                    const struct bh_queue_notifier *notifier)
+{
+    struct acting a = {.q = q, .txn = txn, .slice = slice, .notifier = notifier};
+    struct bh_job job = {0};
+    struct bh_arena job_arena;
+    struct bh_arena arena;
+    enum bh_status status = BH_OK;
+    bh_arena_init(&job_arena, WORK_ARENA);
+    bh_arena_init(&arena, WORK_ARENA);
+    for (uint64_t after = 0; status == BH_OK; after = job.id) {
+        bh_arena_reset(&job_arena);
+        bh_arena_reset(&arena);
+        status = bh_queue_job_next(txn, after, &job_arena, &job);
+        if (status == BH_ENOTFOUND) {
+            status = BH_OK;
+            break;
+        }
+        if (status == BH_OK) {
+            status = follow_one(&a, key, lane, &job, &arena);
+        }
+    }
+    bh_arena_fini(&arena);
+    bh_arena_fini(&job_arena);
+    return status;
+}
+
+/* Each listed job that is done. */
+static enum bh_status each_done(struct bh_kv_txn *txn,
+                                enum bh_status (*act_on)(struct bh_kv_txn *txn, struct bh_job *job,
+                                                         struct bh_arena *arena))
+{
+    struct bh_job job = {0};
+    struct bh_arena arena;
+    enum bh_status status = BH_OK;
+    bh_arena_init(&arena, WORK_ARENA);
+    for (uint64_t after = 0; status == BH_OK; after = job.id) {
+        bh_arena_reset(&arena);
+        status = bh_queue_job_next(txn, after, &arena, &job);
+        if (status == BH_OK && job.done) {
+            status = act_on(txn, &job, &arena);
+        }
+    }
+    bh_arena_fini(&arena);
+    return status == BH_ENOTFOUND ? BH_OK : status;
+}
+
+static enum bh_status sweep_one(struct bh_kv_txn *txn, struct bh_job *job, struct bh_arena *arena)
+{
+    (void)arena;
+    const struct row_key key = key_id(job->id);
+    return must_exist(bh_kv_del(txn, BH_KV_JOB, key_slice(&key)));
+}
+
+static enum bh_status reopen_one(struct bh_kv_txn *txn, struct bh_job *job, struct bh_arena *arena)
+{
+    job->done = false;
+    job->fresh_done = false;
+    job->cursor = (struct bh_queue_key){0};
+    job->matched = job->acted;
+    job->in_flight = 0;
+    return job_save(txn, job, arena);
+}
+
+enum bh_status bh_queue_jobs_sweep(struct bh_queue *q, struct bh_kv_txn *txn)
+{
+    (void)q;
+    return each_done(txn, sweep_one);
+}
+
+enum bh_status bh_queue_jobs_reopen(struct bh_queue *q, struct bh_kv_txn *txn)
+{
+    (void)q;
+    return each_done(txn, reopen_one);
+}

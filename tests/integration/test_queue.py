@@ -133,6 +133,52 @@ class Verbs(Case):
         self.assertEqual(3, self.relay.ctl_run("hold", "--all").returncode)
 
 
+class InFlight(Case):
+    """Verbs that meet mail which a session has at that moment."""
+
+    def setUp(self):
+        super().setUp()
+        self.remote = self.partner()
+        self.gate = threading.Event()
+        self.addCleanup(self.gate.set)
+
+        def refuse_late(argument):
+            self.gate.wait(20)
+            return "451 4.3.0 not now"
+
+        self.remote.on("rcpt", refuse_late, times=1)
+        self.relay = self.relay_to(self.remote)
+        self.queued = self.send(self.relay)
+        self.remote.wait_command("rcpt")
+
+    def answered(self, *words):
+        answer = self.relay.ctl(*words).end
+        self.assertEqual((1, 0, 1), (answer["matched"], answer["acted"], answer["in_flight"]))
+        self.gate.set()
+
+    def test_hold(self):
+        self.answered("hold", "--id", self.queued, "--reason", "ticket 77")
+        self.relay.wait_listed(1, "--state", "held")
+        self.assertIn("ticket 77", str(self.relay.ctl("why", self.queued)))
+        self.relay.ctl("release", "--id", self.queued)
+        self.remote.wait_messages(1)
+        self.relay.wait_empty()
+
+    def test_cancel(self):
+        self.answered("cancel", "--destination", "bank.test")
+        self.relay.wait_empty()
+        self.assertEqual([], self.remote.messages)
+
+    def test_hold_outlives_a_crash(self):
+        answer = self.relay.ctl("hold", "--id", self.queued).end
+        self.assertEqual(1, answer["in_flight"])
+        self.relay.kill()
+        self.relay.start()
+        self.gate.set()
+        self.relay.wait_listed(1, "--state", "held")
+        self.assertEqual([], self.remote.messages)
+
+
 class Views(Case):
     def test_status_explain_connectors(self):
         partner = self.partner()

@@ -233,7 +233,7 @@ static void leased_keys(void **unused)
         const struct bh_queue_key key = {
             .destination = 1 + k % 7, .id = k / 7, .part = (uint16_t)(k % 3)};
         if (bh_rng_below(&rng, 2) == 0) {
-            assert_int_equal(leased_add(&set, key), in[k] ? BH_EEXIST : BH_OK);
+            assert_int_equal(leased_add(&set, key, LEASED_BY_SESSION), in[k] ? BH_EEXIST : BH_OK);
             in[k] = true;
         } else if (in[k]) {
             leased_remove(&set, key);
@@ -241,6 +241,42 @@ static void leased_keys(void **unused)
         }
         assert_int_equal(leased_has(&set, key), in[k]);
     }
+    leased_fini(&set);
+}
+
+/* What a job passed is not given free before the job was carried out on it, once for each time. */
+static void leased_and_passed(void **unused)
+{
+    const struct bh_queue_key key = {.destination = 1, .id = 2};
+    struct leased_set set;
+    (void)unused;
+    assert_int_equal(leased_init(&set, 8), BH_OK);
+    assert_false(leased_pass(&set, key));
+    assert_int_equal(leased_add(&set, key, LEASED_BY_SESSION), BH_OK);
+    assert_true(leased_pass(&set, key));
+    assert_true(leased_pass(&set, key));
+    assert_int_equal(leased_unfollowed(&set), 1);
+    assert_false(leased_leave(&set, key));
+    assert_true(leased_has(&set, key));
+    assert_int_equal(leased_unfollowed(&set), 1);
+    leased_followed(&set);
+    assert_int_equal(leased_unfollowed(&set), 0);
+    assert_true(leased_leave(&set, key));
+    assert_false(leased_has(&set, key));
+
+    assert_int_equal(leased_add(&set, key, LEASED_BY_SESSION), BH_OK);
+    assert_true(leased_pass(&set, key));
+    assert_false(leased_leave(&set, key));
+    assert_true(leased_pass(&set, key)); /* another job, meanwhile */
+    leased_followed(&set);
+    assert_false(leased_leave(&set, key));
+    leased_followed(&set);
+    assert_true(leased_leave(&set, key));
+    assert_int_equal(leased_unfollowed(&set), 0);
+
+    assert_int_equal(leased_add(&set, key, LEASED_BY_WRITER), BH_OK);
+    assert_false(leased_pass(&set, key)); /* the writer's own: no session has it */
+    leased_remove(&set, key);
     leased_fini(&set);
 }
 
@@ -255,6 +291,7 @@ int main(void)
         cmocka_unit_test(uncertain),
         cmocka_unit_test(reply_rules_come_first),
         cmocka_unit_test(leased_keys),
+        cmocka_unit_test(leased_and_passed),
     };
     return cmocka_run_group_tests_name("judge", tests, NULL, NULL);
 }

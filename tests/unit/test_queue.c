@@ -408,6 +408,128 @@ static void a_message_that_kills_twice_is_quarantined(void **state)
     assert_true(bh_slice_starts(e.reason, BH_LIT("quarantined")));
 }
 
+static bool is_in_flight(void *ctx, struct bh_queue_key key)
+{
+    return key.id == ((const struct bh_queue_key *)ctx)->id;
+}
+
+static struct bh_job run_job(struct world *w, enum bh_job_verb verb, struct bh_queue_key *in_flight)
+{
+    struct bh_job job = {.verb = verb, .reason = BH_LIT("why"), .by = BH_LIT("me")};
+    uint64_t id;
+    bh_selection_init(&job.selection);
+    job.selection.domain = BH_LIT("a.test");
+    job.selection.states = BH_SELECT_READY;
+    assert_int_equal(bh_queue_job_create(w->q, w->txn, &job, fixture_now(T), &id), BH_OK);
+    const struct bh_queue_notifier n = notifier(w, T);
+    const struct bh_job_slice slice = {
+        .job = id, .rows_max = 100, .in_flight = is_in_flight, .ctx = in_flight};
+    assert_int_equal(bh_queue_job_slice(w->q, w->txn, &slice, &n, &w->arena, &job), BH_OK);
+    return job;
+}
+
+/* A job meets what was in flight when that is back, and only what it means. */
+static void jobs_follow_what_was_in_flight(void **state)
+{
+    static const enum bh_job_verb verbs[] = {BH_JOB_HOLD, BH_JOB_CANCEL, BH_JOB_BOUNCE,
+                                             BH_JOB_REQUEUE};
+    struct world *w = *state;
+    for (size_t i = 0; i < BH_COUNT(verbs); i++) {
+        struct bh_queue_key key = put(w, "s@x", "a.test", BH_HINT_ENTRY, T);
+        struct bh_queue_key other = put(w, "s@x", "b.test", BH_HINT_ENTRY, T);
+        struct bh_job job = run_job(w, verbs[i], &key);
+        struct bh_queue_key newer = put(w, "s@x", "a.test", BH_HINT_ENTRY, T + 1);
+        assert_int_equal(job.in_flight, 1);
+        settle(w, key, BH_VERDICT_KEEP, BH_ENTRY_DUE, T + 1000, T); /* deferred by the partner */
+        const struct bh_job_slice slice = {.outcome = {.happened = BH_HAPPENED_OPERATOR}};
+        const struct bh_queue_notifier n = notifier(w, T);
+        struct bh_queue_key *const keys[] = {&key, &other, &newer};
+        for (size_t k = 0; k < BH_COUNT(keys); k++) {
+            assert_int_equal(
+                bh_queue_jobs_follow(w->q, w->txn, *keys[k], BH_LANE_ENTRY, &slice, &n), BH_OK);
+        }
+        struct bh_entry e;
+        const enum bh_status there = bh_queue_read_entry(w->txn, key, &w->arena, &e);
+        switch (verbs[i]) {
+        case BH_JOB_HOLD:
+            assert_int_equal(there, BH_OK);
+            assert_int_equal(e.state, BH_ENTRY_HELD);
+            break;
+        case BH_JOB_CANCEL:
+        case BH_JOB_BOUNCE:
+            assert_int_equal(there, BH_ENOTFOUND);
+            assert_int_equal(bh_queue_jobs_follow(w->q, w->txn, key, BH_LANE_ENTRY, &slice, &n),
+                             BH_ENOTFOUND);
+            break;
+        case BH_JOB_RELEASE:
+        case BH_JOB_REQUEUE: /* it has just been tried */
+            assert_int_equal(e.state, BH_ENTRY_DUE);
+            break;
+        }
+        for (size_t k = 1; k < BH_COUNT(keys); k++) {
+            assert_int_equal(bh_queue_read_entry(w->txn, *keys[k], &w->arena, &e), BH_OK);
+            assert_int_equal(e.state, BH_ENTRY_READY);
+            settle(w, *keys[k], BH_VERDICT_DELIVERED, BH_ENTRY_READY, 0, T);
+        }
+        assert_int_equal(bh_queue_jobs_sweep(w->q, w->txn), BH_OK);
+        assert_int_equal(bh_queue_job_next(w->txn, 0, &w->arena, &job), BH_ENOTFOUND);
+    }
+    assert_int_equal(w->notices[BH_NOTICE_FAILED], 1);
+}
+
+static void a_job_begins_anew_after_a_crash(void **state)
+{
+    struct world *w = *state;
+    struct bh_queue_key key = put(w, "s@x", "a.test", BH_HINT_ENTRY, T);
+    struct bh_queue_key nobody = {0};
+    struct bh_job job = run_job(w, BH_JOB_CANCEL, &key);
+    assert_int_equal(bh_queue_jobs_reopen(w->q, w->txn), BH_OK);
+    const struct bh_queue_notifier n = notifier(w, T);
+    const struct bh_job_slice slice = {
+        .job = job.id, .rows_max = 100, .in_flight = is_in_flight, .ctx = &nobody};
+    assert_int_equal(bh_queue_job_slice(w->q, w->txn, &slice, &n, &w->arena, &job), BH_OK);
+    struct bh_entry e;
+    assert_int_equal(bh_queue_read_entry(w->txn, key, &w->arena, &e), BH_ENOTFOUND);
+    assert_int_equal(job.acted, 1);
+    assert_int_equal(job.in_flight, 0);
+}
+
+/* The engine ends a hold or a flush by what it read a moment ago: never a newer one. */
+static void a_newer_hold_or_flush_stays(void **state)
+{
+    struct world *w = *state;
+    const struct bh_queue_key key = put(w, "s@x", "a.test", BH_HINT_ENTRY, T);
+    const struct bh_destination_change until = {
+        .set = BH_SET_HOLD, .hold_reason = BH_LIT("r"), .hold_until_unix_ms = T + 5};
+    struct bh_destination_change end = {.set = BH_END_HOLD, .hold_until_unix_ms = T + 5};
+    assert_int_equal(
+        bh_queue_destination_update(w->q, w->txn, key.destination, &until, fixture_now(T)), BH_OK);
+    change(w, key.destination, BH_SET_HOLD, 0, T + 6); /* by an operator, for good */
+    assert_int_equal(
+        bh_queue_destination_update(w->q, w->txn, key.destination, &end, fixture_now(T + 7)),
+        BH_OK);
+    assert_true(destination(w, key.destination).held);
+    end.hold_until_unix_ms = BH_QUEUE_NEVER;
+    assert_int_equal(
+        bh_queue_destination_update(w->q, w->txn, key.destination, &end, fixture_now(T + 8)),
+        BH_OK);
+    assert_false(destination(w, key.destination).held);
+
+    change(w, key.destination, BH_SET_FLUSH, 0, T + 10);
+    struct bh_destination d = destination(w, key.destination);
+    const struct bh_destination_change clear = {.set = BH_CLEAR_FLUSH,
+                                                .flush_up_to_id = d.flush_up_to_id,
+                                                .flush_unix_ms = d.flush_unix_ms};
+    change(w, key.destination, BH_SET_FLUSH, 0, T + 20);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(
+            bh_queue_destination_update(w->q, w->txn, key.destination, &clear, fixture_now(T + 21)),
+            BH_OK);
+        d = destination(w, key.destination);
+        assert_true(d.flush_up_to_id == key.id && d.flush_unix_ms == T + 20);
+    }
+}
+
 static void jobs_resume_and_leave_newer_mail_alone(void **state)
 {
     struct world *w = *state;
@@ -498,6 +620,9 @@ int main(void)
         TEST(notices_follow_notify),
         TEST(a_message_that_kills_twice_is_quarantined),
         TEST(jobs_resume_and_leave_newer_mail_alone),
+        TEST(jobs_follow_what_was_in_flight),
+        TEST(a_job_begins_anew_after_a_crash),
+        TEST(a_newer_hold_or_flush_stays),
         TEST(empty_destinations_go_after_a_day),
         TEST(ages_are_counted_over_any_spread),
     };

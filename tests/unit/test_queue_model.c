@@ -345,9 +345,9 @@ static enum bh_status op_move(struct world *w)
 
 static enum bh_status op_destination(struct world *w)
 {
-    static const unsigned sets[] = {BH_SET_BACKOFF, BH_SET_LAST,   BH_SET_SUCCESS,
-                                    BH_SET_HOLD,    BH_CLEAR_HOLD, BH_SET_PARK,
-                                    BH_CLEAR_PARK,  BH_SET_FLUSH,  BH_CLEAR_FLUSH};
+    static const unsigned sets[] = {BH_SET_BACKOFF, BH_SET_LAST, BH_SET_SUCCESS, BH_SET_HOLD,
+                                    BH_CLEAR_HOLD,  BH_SET_PARK, BH_CLEAR_PARK,  BH_SET_FLUSH,
+                                    BH_CLEAR_FLUSH, BH_END_HOLD};
     struct bh_destination d;
     enum bh_status status =
         bh_queue_next_destination(w->txn, (uint32_t)below(w, 30), &w->arena, &d);
@@ -367,6 +367,8 @@ static enum bh_status op_destination(struct world *w)
         .hold_by = BH_LIT("operator"),
         .hold_until_unix_ms = below(w, 2) == 0 ? BH_QUEUE_NEVER : w->now_ms + 5000,
         .park_reason = BH_LIT("secret"),
+        .flush_up_to_id = d.flush_up_to_id,
+        .flush_unix_ms = d.flush_unix_ms,
     };
     return bh_queue_destination_update(w->q, w->txn, d.id, &change, fixture_now(w->now_ms));
 }

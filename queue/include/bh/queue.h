@@ -236,8 +236,9 @@ enum {
     BH_CLEAR_HOLD = 16,
     BH_SET_PARK = 32, /* park_reason; next_event_unix_ms too */
     BH_CLEAR_PARK = 64,
-    BH_SET_FLUSH = 128, /* up to the newest id there is; also clears back-off */
-    BH_CLEAR_FLUSH = 256,
+    BH_SET_FLUSH = 128,   /* up to the newest id there is; also clears back-off */
+    BH_CLEAR_FLUSH = 256, /* if it is still that of flush_up_to_id and flush_unix_ms */
+    BH_END_HOLD = 512,    /* its time is over: if it is still held until hold_until_unix_ms */
 };
 
 struct bh_destination_change {
@@ -252,6 +253,8 @@ struct bh_destination_change {
     struct bh_slice hold_by;
     int64_t hold_until_unix_ms; /* BH_QUEUE_NEVER: until released */
     struct bh_slice park_reason;
+    uint64_t flush_up_to_id; /* BH_CLEAR_FLUSH: which flush is through */
+    int64_t flush_unix_ms;
 };
 
 /** One record changes, and its wake row; no message does. @return BH_OK or BH_ENOTFOUND */
@@ -347,6 +350,18 @@ BH_MUST_USE enum bh_status bh_queue_job_next(struct bh_kv_txn *txn, uint64_t aft
                                              struct bh_arena *arena, struct bh_job *job);
 BH_MUST_USE enum bh_status bh_queue_job_remove(struct bh_queue *q, struct bh_kv_txn *txn,
                                                uint64_t id);
+/** Carry out on one entry what jobs that are still listed mean for it: those that hold, cancel or
+ * bounce. For one that a job left alone because it was in flight, and that is back.
+ * @return BH_OK; BH_ENOTFOUND no such entry (nothing changed) */
+BH_MUST_USE enum bh_status bh_queue_jobs_follow(struct bh_queue *q, struct bh_kv_txn *txn,
+                                                struct bh_queue_key key, enum bh_lane lane,
+                                                const struct bh_job_slice *slice,
+                                                const struct bh_queue_notifier *notifier);
+/** Remove the jobs that are done. */
+BH_MUST_USE enum bh_status bh_queue_jobs_sweep(struct bh_queue *q, struct bh_kv_txn *txn);
+/** At start: jobs that are done but left entries alone, which nobody has in flight any more, begin
+ * anew. */
+BH_MUST_USE enum bh_status bh_queue_jobs_reopen(struct bh_queue *q, struct bh_kv_txn *txn);
 
 /* ---- Reading ------------------------------------------------------------------------------- */
 

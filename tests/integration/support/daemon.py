@@ -76,6 +76,7 @@ defaults { retry quick; tls off }""",
         }
         self.blocks.update(blocks)
         self.process = None
+        self.program = BRIDGEHEAD
         self.wrapper = []  # a command before ours: strace, unshare ...
         self.pass_fds = ()
         self.environment = {}
@@ -114,7 +115,7 @@ defaults { retry quick; tls off }""",
             environment[name] = "exitcode=99:" + environment.get(name, "")
         environment["TSAN_OPTIONS"] += f":suppressions={ROOT}/tests/tsan.suppressions"
         self.process = subprocess.Popen(
-            [*GUARD, *self.wrapper, BRIDGEHEAD, "--config", self.config],
+            [*GUARD, *self.wrapper, self.program, "--config", self.config],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             env=environment, pass_fds=self.pass_fds, start_new_session=True,
         )  # fmt: skip

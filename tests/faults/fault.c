@@ -1,0 +1,52 @@
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "bh/rng.h"
+
+/* Not fault.h: here the real ones are meant. */
+void *fault_malloc(size_t size);
+void *fault_calloc(size_t count, size_t size);
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct bh_rng rng;
+static unsigned long one_in;
+static unsigned long failed;
+static bool begun;
+
+static unsigned long number_of(const char *name)
+{
+    const char *text = getenv(name);
+    return text != NULL ? strtoul(text, NULL, 10) : 0;
+}
+
+static void tell(void)
+{
+    fprintf(stderr, "evt=faults failed=%lu\n", failed);
+}
+
+static bool fails(void)
+{
+    pthread_mutex_lock(&lock);
+    if (!begun) {
+        begun = true;
+        one_in = number_of("BH_FAULT_ONE_IN");
+        bh_rng_seed(&rng, number_of("BH_FAULT_SEED"));
+        (void)atexit(tell);
+    }
+    const bool fail = one_in > 0 && bh_rng_below(&rng, one_in) == 0;
+    failed += fail ? 1 : 0;
+    pthread_mutex_unlock(&lock);
+    return fail;
+}
+
+void *fault_malloc(size_t size)
+{
+    return fails() ? NULL : malloc(size);
+}
+
+void *fault_calloc(size_t count, size_t size)
+{
+    return fails() ? NULL : calloc(count, size);
+}

@@ -1,0 +1,13 @@
+/* fault.h - allocations that fail now and then: a variant of the daemon's wiring is built with this
+ * header in front of each file (engine/daemon.cmake), for tests alone. BH_FAULT_ONE_IN says how
+ * often, BH_FAULT_SEED in which order; without them nothing fails. */
+#pragma once
+
+#include <stddef.h>
+#include <stdlib.h>
+
+void *fault_malloc(size_t size);
+void *fault_calloc(size_t count, size_t size);
+
+#define malloc fault_malloc
+#define calloc fault_calloc

@@ -1,0 +1,77 @@
+"""Want of memory in the engine's wiring: the build `bridgehead-faults` lets one allocation in a few
+fail. Whatever could not be begun is begun later, nothing is lost, and nothing goes twice."""
+import collections
+import os
+import re
+
+from harness import Case, smarthost
+from support.daemon import BRIDGEHEAD
+
+FAULTY = BRIDGEHEAD + "-faults"
+DOMAINS = ("bank.test", "fax.test", "post.test")
+
+
+class Faults(Case):
+    def setUp(self):
+        super().setUp()
+        if not os.path.exists(FAULTY):
+            self.skipTest("only sanitized builds have it")
+        self.remote = self.partner()
+
+    def shaky(self, seed, one_in, start=True):
+        relay = self.daemon(smarthost("out", self.remote), start=False, name=f"relay{seed}")
+        relay.program = FAULTY
+        relay.environment = {"BH_FAULT_SEED": str(seed), "BH_FAULT_ONE_IN": str(one_in)}
+        return relay.start() if start else relay
+
+    def failed_so_far(self, relay):
+        relay.stop()
+        line = next(line for line in relay.lines if "evt=faults" in line)
+        return int(re.search(r"failed=(\d+)", line).group(1))
+
+    def arrives_once(self, seed, one_in):
+        relay = self.shaky(seed, one_in)
+        sent = [f"r{seed}-{n}@{DOMAINS[n % 3]}" for n in range(60)]
+        for address in sent:
+            self.send(relay, address)
+        relay.until(lambda rows: not rows, "list", what="an empty queue")
+        counts = collections.Counter(self.remote.addresses())
+        self.assertEqual({address: 1 for address in sent}, {a: counts[a] for a in sent})
+        self.assertGreater(self.failed_so_far(relay), 5)
+
+    def test_each_message_arrives_once(self):
+        for seed in (1, 2, 3):
+            with self.subTest(seed=seed):
+                self.arrives_once(seed, 4)
+
+    def test_deferred_and_refused(self):
+        self.remote.on("rcpt", "450 4.2.1 later", times=20)
+        self.remote.on("rcpt", "550 5.1.1 nobody", match="gone")
+        relay = self.shaky(7, 5)
+        for n in range(20):
+            self.send(relay, f"r{n}@bank.test")
+        for n in range(5):
+            self.send(relay, f"gone{n}@fax.test")
+        relay.until(lambda rows: not rows, "list", what="an empty queue")
+        counts = collections.Counter(self.remote.addresses())
+        self.assertEqual(25, sum(counts.values()), counts)  # 20, and 5 reports
+        self.assertEqual(5, counts["sender@us.test"])
+        self.assertGreater(self.failed_so_far(relay), 5)
+
+    def test_hold_cancel_and_release(self):
+        self.remote.down()
+        relay = self.shaky(11, 4)
+        for n in range(30):
+            self.send(relay, f"r{n}@{DOMAINS[n % 3]}")
+        relay.wait_listed(30)
+        relay.ctl("hold", "--destination", "bank.test")
+        relay.ctl("cancel", "--destination", "fax.test")
+        self.remote.up()
+        relay.ctl("flush", "--all")
+        relay.wait_listed(10)
+        self.assertEqual(10, len(relay.list("--state", "held")))
+        relay.ctl("release", "--destination", "bank.test")
+        relay.wait_empty()
+        self.assertEqual([], [a for a in self.remote.addresses() if "fax" in a])
+        self.assertEqual(20, len(set(self.remote.addresses())))
+        self.assertEqual(20, len(self.remote.addresses()))
