@@ -7,7 +7,6 @@
 #include "bh/log.h"
 
 #define CLEAR_MIN_AGE_MS (5 * BH_MINUTE_MS) /* DESIGN 6, mode opportunistic */
-#define STORE_THREADS_MAX 8                 /* handling slots beside those of workers */
 #define ARENA_EXTRA ((size_t)8 << 20)       /* envelopes and replies of a whole lease */
 
 struct lease *lease_create(const struct bh_config *config, uint32_t destination,

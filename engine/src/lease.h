@@ -11,6 +11,8 @@
 #include "bh/store.h"
 #include "tls_seen.h"
 
+#define STORE_THREADS_MAX 8 /* the first handling slots; then one for each worker */
+
 enum lease_what {
     LEASE_DELIVER,
     LEASE_GONE,     /* no such entry any more, or not its time */

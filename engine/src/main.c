@@ -537,7 +537,8 @@ static enum bh_status recover(struct daemon *d, const struct bh_config *config)
     snprintf(path, sizeof(path), "%.*s/inflight", BH_FMT(config->queue.path));
     uint32_t slots = config->engine.connections * SLOTS_PER_SESSION;
     slots = slots > SLOTS_MAX ? SLOTS_MAX : slots;
-    enum bh_status status = bh_inflight_open(path, slots, WORKERS_MAX + 8, &d->inflight);
+    enum bh_status status =
+        bh_inflight_open(path, slots, WORKERS_MAX + STORE_THREADS_MAX, &d->inflight);
     if (status == BH_OK) {
         status = leased_init(&d->leased, slots);
     }

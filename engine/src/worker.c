@@ -114,6 +114,16 @@ static bool on_before_end(void *ctx, struct bh_delivery *d, struct bh_delivery_t
     return true;
 }
 
+static void on_handling(void *ctx, struct bh_delivery *d, struct bh_delivery_txn *txn)
+{
+    struct worker_session *s = ctx;
+    const struct lease_item *item = txn != NULL ? txn->user : NULL;
+    (void)d;
+    bh_inflight_handling(s->worker->options.inflight, STORE_THREADS_MAX + s->worker->options.number,
+                         item != NULL ? BH_HANDLING_SEND : BH_HANDLING_NOTHING,
+                         item != NULL ? item->key.id : 0);
+}
+
 /* The session's name of its host ends with the session; the results live longer. */
 static void keep_hosts(struct lease_item *item)
 {
@@ -250,6 +260,7 @@ static void open_session(struct worker *w, struct worker_session *s)
     const struct bh_delivery_callbacks callbacks = {.ctx = s,
                                                     .ready = on_ready,
                                                     .before_end = on_before_end,
+                                                    .handling = on_handling,
                                                     .done = on_done,
                                                     .idle = on_idle,
                                                     .closed = on_closed};

@@ -2,12 +2,16 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
+#include "bh/inflight.h"
 #include "bh/rng.h"
 
-/* Not fault.h: here the real ones are meant. */
+/* Neither fault.h nor crash.h: here the real ones are meant. */
 void *fault_malloc(size_t size);
 void *fault_calloc(size_t count, size_t size);
+void fault_inflight_handling(struct bh_inflight *f, uint32_t thread, enum bh_handling_step step,
+                             uint64_t id);
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct bh_rng rng;
@@ -49,4 +53,13 @@ void *fault_malloc(size_t size)
 void *fault_calloc(size_t count, size_t size)
 {
     return fails() ? NULL : calloc(count, size);
+}
+
+void fault_inflight_handling(struct bh_inflight *f, uint32_t thread, enum bh_handling_step step,
+                             uint64_t id)
+{
+    bh_inflight_handling(f, thread, step, id);
+    if (step == BH_HANDLING_SEND && getenv("BH_FAULT_CRASH_SENDING") != NULL) {
+        _exit(70); /* a crash as the next process sees it: nothing was tidied up */
+    }
 }

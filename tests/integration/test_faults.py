@@ -75,3 +75,25 @@ class Faults(Case):
         self.assertEqual([], [a for a in self.remote.addresses() if "fax" in a])
         self.assertEqual(20, len(set(self.remote.addresses())))
         self.assertEqual(20, len(self.remote.addresses()))
+
+
+class Quarantine(Case):
+    def test_a_message_whose_sending_kills_the_process_twice(self):
+        if not os.path.exists(FAULTY):
+            self.skipTest("only sanitized builds have it")
+        remote = self.partner()
+        relay = self.daemon(smarthost("out", remote), start=False)
+        relay.program = FAULTY
+        relay.environment = {"BH_FAULT_CRASH_SENDING": "1"}
+        relay.start()
+        poison = self.send(relay)
+        self.assertEqual(70, relay.wait_end())
+        relay.launch()
+        self.assertEqual(70, relay.wait_end())
+        relay.environment = {}
+        relay.start()
+        relay.wait_line("evt=quarantined msg=" + poison)
+        self.send(relay, "other@bank.test")
+        remote.wait_messages(1)
+        self.assertEqual(["other@bank.test"], remote.addresses())
+        self.assertEqual([poison], [row["id"] for row in relay.list("--state", "held")])

@@ -60,6 +60,7 @@ struct bh_delivery {
     uint32_t failures_count;
 
     struct bh_client_options options;
+    const struct bh_client_txn *handling; /* told; not to be looked into */
     struct bh_client client;
     struct bh_tls *tls;
     struct bh_clearance *clearance;

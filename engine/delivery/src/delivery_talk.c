@@ -172,6 +172,20 @@ static void flush(struct bh_delivery *d, enum bh_client_output *output, struct b
     *output = BH_OUTPUT_PREAMBLE;
 }
 
+/* Whose octets are made now. */
+static void tell_handling(struct bh_delivery *d, bool any)
+{
+    const struct bh_client *c = &d->client;
+    const struct bh_client_txn *txn = !any                 ? NULL
+                                      : c->sending != NULL ? c->sending
+                                      : c->count > 0       ? c->txns[0]
+                                                           : NULL;
+    if (d->callbacks.handling != NULL && d->handling != txn) {
+        d->handling = txn;
+        d->callbacks.handling(d->callbacks.ctx, d, txn != NULL ? txn_of(txn) : NULL);
+    }
+}
+
 void bh_delivery_talk(struct bh_delivery *d)
 {
     struct bh_buf plain = bh_buf(d->worker->plain, sizeof(d->worker->plain));
@@ -179,6 +193,7 @@ void bh_delivery_talk(struct bh_delivery *d)
     while (d->state == DELIVERY_TALKING && d->won->queued <= BH_DELIVERY_QUEUE_MAX) {
         struct bh_client_action action;
         struct bh_buf out = bh_buf(plain.ptr + plain.len, bh_buf_room(&plain));
+        tell_handling(d, true);
         if (!bh_client_next(&d->client, &out, &action)) {
             break;
         }
@@ -219,6 +234,7 @@ void bh_delivery_talk(struct bh_delivery *d)
         flush(d, &output, &plain);
         d->again = true; /* a failed write ends the core; so does nothing else */
     }
+    tell_handling(d, false);
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)

@@ -86,6 +86,9 @@ struct bh_delivery_callbacks {
      */
     bool (*before_end)(void *ctx, struct bh_delivery *d, struct bh_delivery_txn *txn,
                        const uint64_t ending[2]);
+    /** What is worked on from here on, within one call of the loop: if it kills the process, the
+     * next one should know. NULL: nothing of anybody's. May be NULL itself. */
+    void (*handling)(void *ctx, struct bh_delivery *d, struct bh_delivery_txn *txn);
     /** These are done, linked by bh_delivery_next: results are in txn.results. They are the
      * caller's again. */
     void (*done)(void *ctx, struct bh_delivery *d, struct bh_delivery_txn *first);
