@@ -85,6 +85,8 @@ struct bh_sts_fact {
     int64_t expires_unix_ms;
     struct bh_slice trouble; /* why it could not be looked up or renewed; empty: no trouble */
     bool changed;            /* this lookup brought another policy than was known before */
+    bool superseded; /* the record announces a newer policy, which could not be had yet: no time to
+                        end mail for the one in force (section 5.1) */
 };
 
 /** "not-published", "cache" ...; static storage. */
