@@ -6,11 +6,13 @@ add_library(bh_engine STATIC
     src/worker.c)
 target_include_directories(bh_engine PUBLIC src)
 target_link_libraries(bh_engine PUBLIC bh_base bh_queue bh_connectors bh_dns bh_scheduler
-    bh_outcome_policy bh_policy bh_smtp_client bh_smtp_server bh_tls bh_delivery bh_intake bh_dsn bh_control
+    bh_outcome_policy bh_policy bh_smtp_client bh_smtp_server bh_tls bh_delivery bh_intake bh_dsn
+    bh_control bh_events
     PkgConfig::UV PkgConfig::IDN2 PRIVATE bh_flags)
 add_executable(bridgehead src/main.c)
 target_link_libraries(bridgehead PRIVATE bh_engine bh_flags)
 bh_unit_test(test_judge LINKS bh_engine)
+bh_unit_test(test_event_log LINKS bh_engine)
 
 # The daemon with allocations of its wiring that fail now and then: tests/integration/test_faults.py.
 if(BH_TESTS AND BH_SANITIZE)

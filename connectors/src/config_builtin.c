@@ -7,6 +7,8 @@ const char bh_schema_builtin[] =
     "  workers auto\n"
     "  control /run/bridgehead/control\n"
     "  event-log /var/log/bridgehead\n"
+    "  event-log-keep 90d; event-log-max-size 16G\n" /* whichever is met first */
+    "  ledger-recipients address\n"
     "  drain-timeout 10m\n" /* must outlast a wait for the reply to the final dot: 600 s */
     "  dead-letter hold\n"
     "  connections 500\n" /* 3.3 */

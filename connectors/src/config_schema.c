@@ -64,6 +64,8 @@ static const struct bh_choice uncertains[] = {
     {"retry", BH_UNCERTAIN_RETRY}, {"hold", BH_UNCERTAIN_HOLD}, {NULL, 0}};
 static const struct bh_choice dead_letters[] = {
     {"hold", BH_DEAD_LETTER_HOLD}, {"postmaster", BH_DEAD_LETTER_POSTMASTER}, {NULL, 0}};
+static const struct bh_choice ledger_recipients[] = {
+    {"address", BH_LEDGER_ADDRESS}, {"domain", BH_LEDGER_DOMAIN}, {NULL, 0}};
 static const struct bh_choice logs[] = {{"error", BH_LOG_SET_ERROR},
                                         {"warn", BH_LOG_SET_WARN},
                                         {"info", BH_LOG_SET_INFO},
@@ -119,6 +121,9 @@ static const struct bh_setting engine_rows[] = {
     PLAIN("postmaster", BH_KIND_TEXT, E(postmaster), 0, NULL),
     PLAIN("control", BH_KIND_PATHS, E(control), 0, NULL),
     PLAIN("event-log", BH_KIND_PATH, E(event_log), 0, "none"),
+    TIME("event-log-keep", E(event_log_keep_ms), HOUR, 3660 * DAY, "forever"),
+    SIZE("event-log-max-size", E(event_log_max_size), MEGA, 64 * TERA, "none"),
+    PICK("ledger-recipients", E(ledger_recipients), ledger_recipients, 0),
     TIME("drain-timeout", E(drain_timeout_ms), 1000, 2 * HOUR, NULL),
     PICK("dead-letter", E(dead_letter), dead_letters, 0),
     COUNT("connections", E(connections), 1, MILLION, NULL),

@@ -309,6 +309,8 @@ static void put_in_force(struct bh_control_reply *reply)
     struct control_server *server = reply->server;
     const struct bh_config *config = bh_config_ref(reply->next_config);
     server->generation = config->generation;
+    event_log_keep(server->daemon->events, config->engine.event_log_keep_ms,
+                   config->engine.event_log_max_size);
     config_cell_set(&server->daemon->cell, config);
     bh_log(BH_LOG_INFO, "evt=reloaded generation=%llu", (unsigned long long)server->generation);
     /* The answer comes when the engine goes by it: what is sent after the answer meets the new

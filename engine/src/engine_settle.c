@@ -2,6 +2,7 @@
  * after its commit an entry leaves the lease, and its slot in flight is free. */
 #include "engine_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "bh/assert.h"
@@ -91,6 +92,13 @@ static void tell_recipient(struct engine *e, const struct lease_item *item, size
     bh_json_cstr(&event.json, bh_happened_name(o->happened));
     bh_json_key(&event.json, "code");
     bh_json_u64(&event.json, o->code);
+    if (o->enhanced_class != 0) {
+        char enhanced[24];
+        snprintf(enhanced, sizeof(enhanced), "%u.%u.%u", (unsigned)o->enhanced_class,
+                 (unsigned)o->enhanced_subject, (unsigned)o->enhanced_detail);
+        bh_json_key(&event.json, "enhanced");
+        bh_json_cstr(&event.json, enhanced);
+    }
     bh_json_key(&event.json, "text");
     bh_json_str(&event.json, bh_slice_take(text_of(o), 256));
     bh_json_key(&event.json, "age_ms");
@@ -100,6 +108,40 @@ static void tell_recipient(struct engine *e, const struct lease_item *item, size
         bh_json_i64(&event.json, item->settle.due_unix_ms);
     }
     event_end(e->options.events, &event);
+}
+
+static bool was_delivered(const struct bh_settle_recipient *r)
+{
+    return r->verdict == BH_VERDICT_DELIVERED || r->verdict == BH_VERDICT_DELIVERED_REPORT ||
+           r->verdict == BH_VERDICT_RELAYED || r->verdict == BH_VERDICT_EXPANDED;
+}
+
+/* A record of the ledger: who got mail, from whom, and how well that was protected. */
+static void record_delivery(struct engine *e, const struct lease_item *item, size_t i)
+{
+    const struct bh_settle_recipient *r = &item->settle.recipients[i];
+    const struct bh_slice address = item->entry.recipients[i].to.address;
+    const struct bh_outcome *o = &r->outcome;
+    const bool whole = item->lease->config->engine.ledger_recipients == BH_LEDGER_ADDRESS;
+    struct event event;
+    char ip[BH_IP_TEXT_MAX];
+    event_begin(&event, engine_now(e).unix_ms, "delivered");
+    event_id(&event, item->key.id);
+    bh_json_key(&event.json, "connector");
+    bh_json_str(&event.json, item->match.connector != NULL ? item->match.connector->name
+                                                           : item->lease->connector);
+    bh_json_key(&event.json, whole ? "rcpt" : "domain");
+    bh_json_str(&event.json, whole ? bh_slice_take(address, 320) : item->lease->domain);
+    bh_json_key(&event.json, "mx");
+    bh_json_str(&event.json, bh_slice_take(o->host, 255));
+    if (o->ip.family != 0) {
+        bh_json_key(&event.json, "ip");
+        bh_json_cstr(&event.json, bh_ip_text(&o->ip, ip));
+        bh_json_key(&event.json, "port");
+        bh_json_u64(&event.json, o->port);
+    }
+    put_tls(&event.json, &item->lease->tls);
+    event_record(e->options.events, &event);
 }
 
 static void log_recipient(const struct lease_item *item, size_t i)
@@ -153,6 +195,9 @@ static void tell(struct engine *e, const struct lease_item *item)
             count_recipient(e, r);
             log_recipient(item, i);
             tell_recipient(e, item, i);
+            if (was_delivered(r)) {
+                record_delivery(e, item, i);
+            }
         }
     }
 }

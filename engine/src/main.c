@@ -671,7 +671,10 @@ static bool open_event_log(struct daemon *d, const struct bh_config *config)
         return true;
     }
     snprintf(path, sizeof(path), "%.*s", BH_FMT(config->engine.event_log));
-    if (event_log_create(path, &d->events) != BH_OK) {
+    const struct event_log_options options = {.folder = path,
+                                              .keep_ms = config->engine.event_log_keep_ms,
+                                              .size_max = config->engine.event_log_max_size};
+    if (event_log_create(&options, &d->events) != BH_OK) {
         fprintf(stderr, "event log %s: %s\n", path, strerror(errno));
         return false;
     }

@@ -93,6 +93,11 @@ enum bh_status queue_next_id(struct bh_kv_txn *txn, int64_t now_unix_ms, uint64_
     return meta_put(txn, meta_id(), *id);
 }
 
+int64_t bh_queue_id_unix_ms(uint64_t id)
+{
+    return (int64_t)(id >> ID_COUNTER_BITS);
+}
+
 enum bh_status queue_next_destination_id(struct bh_kv_txn *txn, uint32_t *id)
 {
     uint64_t last = 0;

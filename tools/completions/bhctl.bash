@@ -2,14 +2,18 @@
 _bhctl()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
-    local verbs="status queue list show why connectors explain check verify flush hold release
+    local verbs="status queue list show why connectors explain check verify audit flush hold release
         cancel bounce requeue pause resume reload jobs submit help"
     local options="--json --offline --path --config --control --id --destination --connector
         --sender --recipient --age --state --all --reason --until --dry-run --plan --allow-weaken
-        --content --matrix --top --limit --size"
+        --content --matrix --since --require --events --top --limit --size"
 
     case $prev in
-    --path)
+    --require)
+        mapfile -t COMPREPLY < <(compgen -W "tls authenticated" -- "$cur")
+        return
+        ;;
+    --path | --events)
         mapfile -t COMPREPLY < <(compgen -d -- "$cur")
         return
         ;;

@@ -25,6 +25,7 @@ struct options {
     bool offline;
     const char *path;    /* of the queue; NULL: the configuration's */
     const char *config;  /* NULL: BHCTL_CONFIG */
+    const char *events;  /* folder of the event log; NULL: the configuration's */
     const char *control; /* NULL: the configuration's, else BHCTL_CONTROL */
     json_t *args;        /* of the request */
     char **words;        /* what is left: ids, a file, an address */
@@ -90,4 +91,6 @@ void put_safe(FILE *file, const char *text);
 bool parse_span(const char *text, int64_t *span_ms);
 /** An instant: "08:00" (the next one, local), "+2h", "2026-11-28T01:12Z". @return false */
 bool parse_until(const char *text, int64_t now_unix_ms, int64_t *unix_ms);
+/** An instant that was: "24h" ago, "2026-10-01", "2026-11-28T01:12Z". @return false */
+bool parse_since(const char *text, int64_t now_unix_ms, int64_t *unix_ms);
 int64_t now_ms(void);

@@ -25,6 +25,9 @@ static const struct {
     {BH_VERB_EXPLAIN, WORDS_ADDRESS, "[--sender ADDRESS] [--size N] ADDRESS",
      "which connector takes mail for it, and how"},
     {BH_VERB_VERIFY, WORDS_NONE, "", "does everything in the store agree"},
+    {BH_VERB_AUDIT, WORDS_NONE,
+     "[--connector NAME] [--since WHEN] [--until WHEN] [--require tls|authenticated]",
+     "what was delivered in clear or unauthenticated, and is the ledger whole"},
     {BH_VERB_FLUSH, WORDS_NONE, "SELECTION", "try what is queued now, paced; lifts no hold"},
     {BH_VERB_HOLD, WORDS_NONE, "SELECTION [--reason TEXT] [--until WHEN] [--dry-run]",
      "keep mail from leaving"},
@@ -51,9 +54,10 @@ static const char option_help[] =
     "  --json           one JSON document instead of tables\n"
     "  --offline        read the store itself, as when the engine is not running\n"
     "  --path DIR       the queue (implies --offline)\n"
+    "  --events DIR     the event log (implies --offline)\n"
     "  --config FILE    the configuration (" BHCTL_CONFIG ")\n"
     "  --control PATH   the engine's socket (the configuration's, else " BHCTL_CONTROL ")\n"
-    "WHEN is 08:00, +2h, or 2026-11-28T01:12Z.\n"
+    "WHEN is 08:00, +2h, or 2026-11-28T01:12Z; after --since 24h is that long ago.\n"
     "Exit status: 0 good, 1 a negative finding, 2 wrong usage, 3 nothing to ask; submit: "
     "sysexits.\n";
 
@@ -107,6 +111,8 @@ enum {
     OPT_ID,
     OPT_AGE,
     OPT_UNTIL,
+    OPT_SINCE,
+    OPT_EVENTS,
     OPT_TEXT,   /* an argument that is a text under its own name */
     OPT_NUMBER, /* likewise a number */
     OPT_FLAG,   /* likewise true */
@@ -121,6 +127,9 @@ static const struct option long_options[] = {
     {"id", required_argument, NULL, OPT_ID},
     {"age", required_argument, NULL, OPT_AGE},
     {"until", required_argument, NULL, OPT_UNTIL},
+    {"since", required_argument, NULL, OPT_SINCE},
+    {"events", required_argument, NULL, OPT_EVENTS},
+    {"require", required_argument, NULL, OPT_TEXT},
     {"destination", required_argument, NULL, OPT_TEXT},
     {"connector", required_argument, NULL, OPT_TEXT},
     {"sender", required_argument, NULL, OPT_TEXT},
@@ -210,6 +219,16 @@ static int take_option(struct options *o, int option, const char *name)
             return wrong("--until takes 08:00, +2h or 2026-11-28T01:12Z, not", optarg);
         }
         json_object_set_new(o->args, "until_unix_ms", json_integer(at));
+        return 0;
+    case OPT_SINCE:
+        if (!parse_since(optarg, now_ms(), &at)) {
+            return wrong("--since takes 24h (ago), 2026-10-01 or 2026-11-28T01:12Z, not", optarg);
+        }
+        json_object_set_new(o->args, "since_unix_ms", json_integer(at));
+        return 0;
+    case OPT_EVENTS:
+        o->events = optarg;
+        o->offline = true;
         return 0;
     case OPT_TEXT:
         if (json_object_get(o->args, name) != NULL) {

@@ -110,7 +110,7 @@ static int open_queue(const struct options *options, const char *path, bool need
 
 static bool needs_queue(enum bh_control_verb verb)
 {
-    return verb != BH_VERB_CONNECTORS && verb != BH_VERB_EXPLAIN;
+    return verb != BH_VERB_CONNECTORS && verb != BH_VERB_EXPLAIN && verb != BH_VERB_AUDIT;
 }
 
 int offline_ask(const struct options *options, const struct places *places,
@@ -136,7 +136,10 @@ int offline_ask(const struct options *options, const struct places *places,
     }
     code = open_queue(options, path, needs_queue(verb), &kv);
     if (code == EXIT_GOOD) {
-        const struct bh_view_options how = {.config = places->config, .now_unix_ms = now_ms()};
+        const struct bh_view_options how = {
+            .config = places->config,
+            .events = options->events != NULL ? bh_slice_str(options->events) : BH_EMPTY,
+            .now_unix_ms = now_ms()};
         if (bh_view_create(&request, &how, &view, &error) == BH_OK) {
             code = run_view(options, kv, view, out);
         } else {

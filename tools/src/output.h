@@ -3,6 +3,8 @@
 
 #include "bhctl.h"
 
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
 struct libscols_table;
 struct libscols_line;
 
@@ -16,8 +18,9 @@ struct output {
     struct libscols_table *table; /* NULL: none yet */
     struct libscols_line *line;   /* the last of it */
     size_t column;
-    bool headed;  /* its heading was printed */
-    json_t *kept; /* rows that are shown at the end */
+    bool in_events; /* of `why` */
+    bool headed;    /* its heading was printed */
+    json_t *kept;   /* rows that are shown at the end */
 };
 
 /** "" if it is not there. */
@@ -35,6 +38,11 @@ void table_number(struct output *out, int64_t number);
 void table_flush(struct output *out);
 /** Forget the columns: the next line begins another table. */
 void table_restart(struct output *out);
+
+/* render_tls.c */
+void render_audit_row(struct output *out, const json_t *row);
+void render_audit_end(struct output *out, const json_t *end);
+void render_event(struct output *out, const json_t *row);
 
 void render_row(struct output *out, const json_t *row);
 void render_end(struct output *out, const json_t *end, bool running);

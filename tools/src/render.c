@@ -5,7 +5,6 @@
 
 #include "output.h"
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define LINE 1024
 
 /* "2 h 10 m" since then, or in time for what is ahead; "" for no time. */
@@ -324,10 +323,15 @@ static void why_row(struct output *out, const json_t *row)
     const char *kind = row_text(row, "kind");
     if (strcmp(kind, "message") == 0) {
         message_line(out, row);
+        out->in_events = false;
     } else if (strcmp(kind, "entry") == 0) {
         entry_line(out, row);
-    } else {
+    } else if (strcmp(kind, "attempt") == 0) {
         attempt_lines(out, row);
+    } else {
+        printf("%s", out->in_events ? "" : "  what the event log has of it:\n");
+        out->in_events = true;
+        render_event(out, row);
     }
 }
 
@@ -510,6 +514,9 @@ void render_row(struct output *out, const json_t *row)
         put_safe(stdout, row_text(row, "problem"));
         printf("\n");
         return;
+    case BH_VERB_AUDIT:
+        render_audit_row(out, row);
+        return;
     case BH_VERB_RELOAD:
         reload_row(row);
         return;
@@ -561,6 +568,9 @@ void render_end(struct output *out, const json_t *end, bool running)
     case BH_VERB_PAUSE:
     case BH_VERB_RESUME:
         printf("intake %s\n", out->verb == BH_VERB_PAUSE ? "paused" : "resumed");
+        return;
+    case BH_VERB_AUDIT:
+        render_audit_end(out, end);
         return;
     case BH_VERB_RELOAD:
         printf("generation %" PRId64 "\n", row_number(end, "generation"));

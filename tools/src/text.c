@@ -140,6 +140,16 @@ static bool next_clock_time(const char *text, int64_t now_unix_ms, int64_t *unix
     return then > now;
 }
 
+bool parse_since(const char *text, int64_t now_unix_ms, int64_t *unix_ms)
+{
+    int64_t span = 0;
+    if (parse_span(text, &span)) {
+        *unix_ms = now_unix_ms - span;
+        return *unix_ms >= 0;
+    }
+    return bh_date_parse(bh_slice_str(text), unix_ms) && *unix_ms >= 0;
+}
+
 bool parse_until(const char *text, int64_t now_unix_ms, int64_t *unix_ms)
 {
     int64_t span = 0;

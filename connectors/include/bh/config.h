@@ -33,6 +33,8 @@ struct bh_config_reader {
 struct bh_config_reader bh_config_reader_posix(void);
 
 enum bh_dead_letter { BH_DEAD_LETTER_HOLD, BH_DEAD_LETTER_POSTMASTER };
+/** How the delivery ledger names recipients. */
+enum bh_ledger_recipients { BH_LEDGER_ADDRESS, BH_LEDGER_DOMAIN };
 enum bh_log_setting { BH_LOG_SET_ERROR, BH_LOG_SET_WARN, BH_LOG_SET_INFO, BH_LOG_SET_DEBUG };
 
 struct bh_engine_config {
@@ -42,7 +44,10 @@ struct bh_engine_config {
     struct bh_slice postmaster;  /* for double bounces; empty: they are held */
     struct bh_names control;     /* socket paths */
     struct bh_slice event_log;   /* directory; empty: none */
-    uint64_t drain_timeout_ms;   /* how long SIGTERM waits for sessions */
+    uint64_t event_log_keep_ms;  /* how old its segments get; 0: any age */
+    uint64_t event_log_max_size; /* octets of all segments; 0: no bound */
+    enum bh_ledger_recipients ledger_recipients;
+    uint64_t drain_timeout_ms; /* how long SIGTERM waits for sessions */
     enum bh_dead_letter dead_letter;
     uint32_t connections; /* outgoing, in all */
     uint64_t min_rate;    /* octets a second while sending content; 0: none */

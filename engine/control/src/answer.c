@@ -13,6 +13,7 @@ void bh_control_dispatch(const struct bh_control_ops *ops, void *ctx,
     case BH_VERB_CONNECTORS:
     case BH_VERB_EXPLAIN:
     case BH_VERB_VERIFY:
+    case BH_VERB_AUDIT:
         ops->view(ctx, request, reply);
         return;
     case BH_VERB_FLUSH:

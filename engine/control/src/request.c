@@ -29,8 +29,10 @@ enum arg {
     ARG_SIZE,
     ARG_TOP,
     ARG_LIMIT,
+    ARG_SINCE,
+    ARG_REQUIRE,
 };
-#define ARG_COUNT (ARG_LIMIT + 1)
+#define ARG_COUNT (ARG_REQUIRE + 1)
 #define BIT(arg) (1U << (arg))
 #define SELECTION                                                                 \
     (BIT(ARG_IDS) | BIT(ARG_DESTINATION) | BIT(ARG_CONNECTOR) | BIT(ARG_SENDER) | \
@@ -58,6 +60,8 @@ static const char *const arg_names[ARG_COUNT] = {
     [ARG_SIZE] = "size",
     [ARG_TOP] = "top",
     [ARG_LIMIT] = "limit",
+    [ARG_SINCE] = "since_unix_ms",
+    [ARG_REQUIRE] = "require",
 };
 
 static const struct {
@@ -76,6 +80,9 @@ static const struct {
     [BH_VERB_EXPLAIN] = {"explain", BIT(ARG_ADDRESS) | BIT(ARG_SENDER) | BIT(ARG_SIZE),
                          BIT(ARG_ADDRESS), true, false},
     [BH_VERB_VERIFY] = {"verify", 0, 0, true, false},
+    [BH_VERB_AUDIT] = {"audit",
+                       BIT(ARG_CONNECTOR) | BIT(ARG_SINCE) | BIT(ARG_UNTIL) | BIT(ARG_REQUIRE), 0,
+                       true, false},
     [BH_VERB_FLUSH] = {"flush", SELECTION, 0, false, true},
     [BH_VERB_HOLD] = {"hold", SELECTION | BIT(ARG_REASON) | BIT(ARG_UNTIL) | BIT(ARG_DRY_RUN), 0,
                       false, true},
@@ -212,6 +219,19 @@ static bool get_age(const json_t *value, int64_t now_unix_ms, int64_t *arrived)
     return true;
 }
 
+static bool get_require(const json_t *value, enum bh_require *require)
+{
+    const struct bh_slice text = json_is_string(value) ? text_of(value) : BH_EMPTY;
+    if (bh_slice_eq(text, BH_LIT("tls"))) {
+        *require = BH_REQUIRE_TLS;
+    } else if (bh_slice_eq(text, BH_LIT("authenticated"))) {
+        *require = BH_REQUIRE_AUTHENTICATED;
+    } else {
+        return false;
+    }
+    return true;
+}
+
 static bool get_arg(struct bh_control_request *r, enum arg arg, const json_t *value,
                     int64_t now_unix_ms)
 {
@@ -259,6 +279,10 @@ static bool get_arg(struct bh_control_request *r, enum arg arg, const json_t *va
         return get_count(value, &r->top);
     case ARG_LIMIT:
         return get_count(value, &r->limit);
+    case ARG_SINCE:
+        return get_number(value, &r->since_unix_ms);
+    case ARG_REQUIRE:
+        return get_require(value, &r->require);
     }
     return false;
 }

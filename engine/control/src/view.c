@@ -152,6 +152,16 @@ enum bh_status bh_view_create(const struct bh_control_request *request,
     memset(error, 0, sizeof(*error));
     const bool needs_config =
         request->verb == BH_VERB_CONNECTORS || request->verb == BH_VERB_EXPLAIN;
+    struct bh_slice events = options->events;
+    if (events.len == 0 && options->config != NULL) {
+        events = options->config->engine.event_log;
+    }
+    if (request->verb == BH_VERB_AUDIT && events.len == 0) {
+        snprintf(error->what, sizeof(error->what), "where the event log is is not known");
+        snprintf(error->hint, sizeof(error->hint),
+                 "give --events DIRECTORY, or event-log in the engine block");
+        return BH_EINVAL;
+    }
     if (needs_config && options->config == NULL) {
         snprintf(error->what, sizeof(error->what), "no configuration");
         snprintf(error->hint, sizeof(error->hint), "name one with --config FILE");
@@ -175,7 +185,9 @@ enum bh_status bh_view_create(const struct bh_control_request *request,
     v->config = options->config != NULL ? bh_config_ref(options->config) : NULL;
     v->live = options->live;
     v->now_unix_ms = options->now_unix_ms;
-    if (v->row == NULL || (v->top_max > 0 && v->top == NULL) || !copy_request(v, request)) {
+    const bool kept = events.len == 0 || bh_arena_copy(&v->memory, events, &v->events_folder);
+    if (!kept || v->row == NULL || (v->top_max > 0 && v->top == NULL) ||
+        !copy_request(v, request)) {
         bh_view_destroy(v);
         return BH_ENOMEM;
     }
@@ -194,6 +206,7 @@ void bh_view_destroy(struct bh_view *view)
         n = next;
     }
     bh_map_fini(&view->fresh);
+    view_events_fini(view);
     bh_config_unref(view->config);
     bh_arena_fini(&view->memory);
     bh_arena_fini(&view->scratch);
@@ -221,6 +234,8 @@ static enum bh_status step(struct bh_view *v, struct bh_kv_txn *txn)
         return view_explain_step(v, txn);
     case BH_VERB_VERIFY:
         return view_verify_step(v, txn);
+    case BH_VERB_AUDIT:
+        return view_audit_step(v, txn);
     default:
         return BH_EINVAL;
     }

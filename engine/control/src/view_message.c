@@ -110,16 +110,23 @@ enum bh_status view_list_step(struct bh_view *v, struct bh_kv_txn *txn)
 
 /* ---- show ---- */
 
+static enum bh_status not_in_queue(struct bh_view *v, uint64_t id)
+{
+    char text[BH_QUEUE_ID_TEXT];
+    if (v->request.verb != BH_VERB_WHY) {
+        snprintf(v->error.hint, sizeof(v->error.hint),
+                 "it may have been delivered: `bhctl why` looks into the event log too");
+    }
+    return view_fail(v, BH_ENOTFOUND, "no message in the queue with id",
+                     bh_slice_str(bh_queue_id_text(id, text)));
+}
+
 static enum bh_status read_message(struct bh_view *v, struct bh_kv_txn *txn)
 {
     const uint64_t id = v->request.selection.ids[v->id_next];
     const enum bh_status status = bh_queue_read_message(txn, id, &v->memory, &v->message);
     if (status == BH_ENOTFOUND) {
-        char text[BH_QUEUE_ID_TEXT];
-        snprintf(v->error.hint, sizeof(v->error.hint),
-                 "it may have been delivered: see the event log");
-        return view_fail(v, status, "no message in the queue with id",
-                         bh_slice_str(bh_queue_id_text(id, text)));
+        return not_in_queue(v, id);
     }
     v->message_read = status == BH_OK;
     v->part_next = 0;
@@ -258,6 +265,24 @@ static enum bh_status content_step(struct bh_view *v, struct bh_kv_txn *txn)
     return BH_MORE;
 }
 
+/* The message, or for `why` that it is gone: what happened to it is in the event log. */
+static enum bh_status begin_message(struct bh_view *v, struct bh_kv_txn *txn)
+{
+    const enum bh_status status = read_message(v, txn);
+    v->gone = status == BH_ENOTFOUND && v->request.verb == BH_VERB_WHY;
+    v->event_count = 0;
+    if (v->gone) {
+        v->message_read = true;
+        v->message = (struct bh_message){.id = v->request.selection.ids[v->id_next]};
+        v->error.what[0] = '\0';
+        return BH_OK;
+    }
+    if (status == BH_OK) {
+        put_message(v);
+    }
+    return status;
+}
+
 /* One message: its envelope, then `each` entry, then its content if asked for. */
 static enum bh_status message_step(struct bh_view *v, struct bh_kv_txn *txn,
                                    enum bh_status (*each)(struct bh_view *v, struct bh_kv_txn *txn,
@@ -265,11 +290,10 @@ static enum bh_status message_step(struct bh_view *v, struct bh_kv_txn *txn,
                                                           const struct bh_destination *d))
 {
     if (!v->message_read) {
-        const enum bh_status status = read_message(v, txn);
+        const enum bh_status status = begin_message(v, txn);
         if (status != BH_OK) {
             return status;
         }
-        put_message(v);
     }
     while (v->step_rows < BH_VIEW_ROWS) {
         struct bh_entry e;
@@ -281,6 +305,15 @@ static enum bh_status message_step(struct bh_view *v, struct bh_kv_txn *txn,
         if (status == BH_ENOTFOUND) {
             if (v->request.content) {
                 status = content_step(v, txn);
+                if (status != BH_OK) {
+                    return status;
+                }
+            }
+            if (v->request.verb == BH_VERB_WHY) {
+                status = view_events_step(v, v->request.selection.ids[v->id_next]);
+                if (status == BH_OK && v->gone && v->event_count == 0) {
+                    return not_in_queue(v, v->request.selection.ids[v->id_next]);
+                }
                 if (status != BH_OK) {
                     return status;
                 }

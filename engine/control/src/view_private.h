@@ -1,6 +1,7 @@
 /* view_private.h - what the views share. */
 #pragma once
 
+#include "bh/audit.h"
 #include "bh/map.h"
 #include "bh/view.h"
 
@@ -62,6 +63,14 @@ struct bh_view {
     uint32_t part_next;
     uint64_t content_next;
 
+    struct bh_slice events_folder;  /* in `memory`; empty: none */
+    struct bh_event_reader *events; /* of the id, or of the audit, under way */
+    bool gone;                      /* why: the message is not in the queue any more */
+    uint64_t event_count;           /* of the id */
+    struct bh_audit *audit;
+    uint64_t findings; /* rows given */
+    const struct bh_audit_count *count_next;
+
     size_t connector_next;
     bool negative;
     char end[2048];
@@ -103,6 +112,10 @@ enum bh_status view_queue_step(struct bh_view *v, struct bh_kv_txn *txn);
 enum bh_status view_list_step(struct bh_view *v, struct bh_kv_txn *txn);
 enum bh_status view_show_step(struct bh_view *v, struct bh_kv_txn *txn);
 enum bh_status view_why_step(struct bh_view *v, struct bh_kv_txn *txn);
+/** Rows of the events of an id, a slice a step. @return BH_MORE until they are all given */
+enum bh_status view_events_step(struct bh_view *v, uint64_t id);
+enum bh_status view_audit_step(struct bh_view *v, struct bh_kv_txn *txn);
+void view_events_fini(struct bh_view *v);
 enum bh_status view_verify_step(struct bh_view *v, struct bh_kv_txn *txn);
 enum bh_status view_connectors_step(struct bh_view *v, struct bh_kv_txn *txn);
 enum bh_status view_explain_step(struct bh_view *v, struct bh_kv_txn *txn);

@@ -140,6 +140,9 @@ struct bh_destination {
     int64_t wake_unix_ms;         /* private: the row in wake; -1 for none */
 };
 
+/** When the message with this id was given it: its arrival, or later by as much as the clock had
+ * stepped back. */
+int64_t bh_queue_id_unix_ms(uint64_t id);
 /** Stopped (held or parked) time of a destination up to `now`. Never steps back. */
 int64_t bh_destination_stopped_ms(const struct bh_destination *d, int64_t now_unix_ms);
 /** Age of an entry without what it and its destination stood still. At least 0. */

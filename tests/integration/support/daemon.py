@@ -275,7 +275,7 @@ defaults { retry quick; tls off }""",
         folder, rows = self.path("events"), []
         if not os.path.isdir(folder):
             return rows
-        for name in sorted(os.listdir(folder)):
+        for name in sorted(n for n in os.listdir(folder) if n.endswith(".jsonl")):
             with open(os.path.join(folder, name), "rb") as segment:
                 for line in segment:
                     if line.endswith(b"\n") and line.startswith(b"{"):

@@ -4,8 +4,9 @@
  * connection; a client may send the next after the end of the answer.
  *
  * Arguments, where a verb takes them: the selection (ids, destination, connector, sender,
- * recipient, older_ms, younger_ms, state, all), reason, until_unix_ms, dry_run, plan, allow_weaken,
- * content, matrix, address, name, size, top, limit. Times end in _unix_ms, spans in _ms.
+ * recipient, older_ms, younger_ms, state, all), reason, since_unix_ms, until_unix_ms, dry_run,
+ * plan, allow_weaken, content, matrix, address, name, size, top, limit, require. Times end in
+ * _unix_ms, spans in _ms.
  *
  * This file parses and checks requests and writes answers; it has no socket. */
 #pragma once
@@ -28,6 +29,7 @@ enum bh_control_verb {
     BH_VERB_CONNECTORS,
     BH_VERB_EXPLAIN,
     BH_VERB_VERIFY,
+    BH_VERB_AUDIT,
     /* Actions: carried out by the daemon. */
     BH_VERB_FLUSH,
     BH_VERB_HOLD,
@@ -49,6 +51,9 @@ bool bh_control_verb_find(struct bh_slice name, enum bh_control_verb *verb);
 /** Whether it is a view (can be answered without the daemon). */
 bool bh_control_verb_is_view(enum bh_control_verb verb);
 
+/** What `audit` is to find every delivery to be. */
+enum bh_require { BH_REQUIRE_NOTHING, BH_REQUIRE_TLS, BH_REQUIRE_AUTHENTICATED };
+
 /* A request, checked. Slices are borrowed from `json` until bh_control_request_fini. */
 struct bh_control_request {
     enum bh_control_verb verb;
@@ -56,7 +61,9 @@ struct bh_control_request {
     bool all;                      /* "all" was given: a selection of everything is meant */
     bool selected;                 /* any condition was given */
     struct bh_slice reason;
-    int64_t until_unix_ms;   /* hold: when it ends by itself; 0: not */
+    int64_t since_unix_ms;   /* audit: deliveries from then on; 0: from the first */
+    int64_t until_unix_ms;   /* hold: when it ends by itself; audit: up to then; 0: not */
+    enum bh_require require; /* audit */
     bool dry_run;            /* count only */
     bool plan;               /* reload: print what would change */
     bool allow_weaken;       /* reload: a lower TLS demand is meant */

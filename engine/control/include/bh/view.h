@@ -48,6 +48,7 @@ struct bh_view_options {
     const struct bh_config *config; /* may be NULL: views of the queue do without; a reference is
                                        taken */
     struct bh_live live;            /* all NULL: the engine is not running */
+    struct bh_slice events;         /* folder of the event log; empty: the configuration's */
     int64_t now_unix_ms;
 };
 
@@ -70,7 +71,7 @@ struct bh_view_sink {
     void *ctx;
 };
 
-/** Go on. `connectors` and `explain` accept txn NULL (no queue yet).
+/** Go on. `connectors`, `explain`, `audit` and `policy` accept txn NULL (no queue yet).
  *
  * @return BH_MORE  call again, with a new transaction
  *         BH_OK    the view is whole; see bh_view_end

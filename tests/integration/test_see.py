@@ -1,0 +1,167 @@
+"""What an operator and an auditor see: the ledger, the events of a message, TLS wanted and got."""
+import os
+import re
+
+from harness import Case, smarthost, tag
+
+
+class Audit(Case):
+    def setUp(self):
+        super().setUp()
+        ca = self.authority()
+        self.plain = self.partner()
+        self.secure = self.partner(certificate=ca.issue("mx.bank.test"))
+        self.relay = self.daemon(
+            smarthost("bank", self.secure, "tls encrypt", "bank.test") + "\n"
+            + smarthost("fax", self.plain, "", "fax.test us.test"))  # fmt: skip
+
+    def segments(self):
+        folder = self.relay.path("events")
+        return [os.path.join(folder, n) for n in sorted(os.listdir(folder)) if n.endswith(".jsonl")]
+
+    def audit(self, *words, status=0):
+        answer = self.relay.ctl("audit", *words, status=status)
+        rows = {row["connector"]: row for row in answer if row["kind"] == "connector"}
+        return rows, answer.end, [row for row in answer if row["kind"] == "finding"]
+
+    def deliver(self):
+        self.send(self.relay, ["a@bank.test", "b@bank.test"])
+        self.send(self.relay, "c@fax.test")
+        self.relay.wait_empty()
+
+    @tag("tsan")
+    def test_counts_of_deliveries(self):
+        self.deliver()
+        self.relay.stop()  # what waited for the writer is written
+        rows, end, findings = self.audit()
+        self.assertEqual((2, 0, 2), tuple(rows["bank"][k] for k in ("delivered", "clear", "unauthenticated")))
+        self.assertEqual((1, 1, 0), tuple(rows["fax"][k] for k in ("delivered", "clear", "unauthenticated")))
+        self.assertTrue(end["whole"], end)
+        self.assertEqual((0, 0, []), (end["crashes"], end["lost"], findings))
+        self.assertEqual(["fax"], list(self.audit("--connector", "fax")[0]))
+        self.assertEqual({}, self.audit("--since", "2035-01-01")[0])
+        rows, _, _ = self.audit("--require", "tls", status=1)
+        self.assertEqual((False, True), (rows["bank"]["below"], rows["fax"]["below"]))
+        self.audit("--require", "tls", "--connector", "bank")
+        self.audit("--require", "authenticated", "--connector", "bank", status=1)
+        text = self.relay.ctl_run("audit", "--connector", "bank", options=()).stdout
+        self.assertRegex(text, r"bank +2 +0 +2")
+        self.assertRegex(text, r"ledger whole: records 1 to \d+, chain [0-9a-f]{12}\.\.[0-9a-f]{8}")
+
+    def test_record_of_a_delivery(self):
+        queue_id = self.send(self.relay, "a@bank.test")
+        self.relay.wait_empty()
+        self.relay.stop()
+        record = [e for e in self.relay.events() if e["evt"] == "delivered"][0]
+        self.assertEqual((queue_id, "bank", "a@bank.test", "127.0.0.1", self.secure.port),
+                         tuple(record[k] for k in ("msg", "connector", "rcpt", "ip", "port")))  # fmt: skip
+        self.assertEqual(("encrypt", "connector", "unauthenticated", "TLSv1.3"),
+                         tuple(record[k] for k in ("tls_wanted", "tls_from", "auth", "tls_version")))  # fmt: skip
+        self.assertRegex(record["tls"], r"^encrypt:TLSv1\.3 TLS_\w+, unauthenticated")
+        self.assertRegex(record["spki"], r"^[0-9a-f]{64}$")
+
+    def test_domains_alone(self):
+        self.relay.stop()
+        self.relay.blocks["engine"] = self.relay.blocks["engine"].replace(
+            "workers 2", "workers 2\n    ledger-recipients domain")  # fmt: skip
+        self.relay.start()
+        self.send(self.relay, "secret.name@bank.test")
+        self.relay.wait_empty()
+        self.relay.stop()
+        record = [e for e in self.relay.events() if e["evt"] == "delivered"][0]
+        self.assertEqual("bank.test", record["domain"])
+        self.assertNotIn("secret.name", str(record))
+
+    @tag("tsan")
+    def test_restart_keeps_the_chain(self):
+        self.deliver()
+        self.relay.stop()
+        first = self.audit()[1]
+        self.relay.start()
+        self.deliver()
+        self.relay.stop()
+        rows, second, _ = self.audit()
+        self.assertEqual(4, rows["bank"]["delivered"])
+        self.assertTrue(second["whole"])
+        self.assertGreater(second["seq"], first["seq"])
+        self.assertEqual((1, 0), (second["first_seq"], second["crashes"]))
+        self.relay.start()
+        self.relay.kill()
+        self.relay.start()
+        self.deliver()
+        self.relay.stop()
+        rows, end, _ = self.audit()
+        self.assertEqual((6, 1, True), (rows["bank"]["delivered"], end["crashes"], end["whole"]))
+
+    def test_a_torn_line_is_told_from_damage(self):
+        self.deliver()
+        self.relay.stop()
+        with open(self.segments()[-1], "ab") as segment:
+            segment.write(b'{"time":1,"evt":"deliv')
+        self.relay.start()
+        self.deliver()
+        self.relay.stop()
+        _, end, findings = self.audit()
+        self.assertEqual((True, 1, []), (end["whole"], end["torn"], findings))
+
+    def test_tampering_is_found(self):
+        self.deliver()
+        self.relay.stop()
+        path = self.segments()[0]
+        with open(path, encoding="utf-8") as segment:
+            lines = segment.readlines()
+        at = next(i for i, line in enumerate(lines) if '"evt":"delivered"' in line and '"fax"' in line)
+        for name, changed in (
+            ("a field changed", lines[:at] + [lines[at].replace('"auth":"clear"', '"auth":"dane"')] + lines[at + 1:]),
+            ("a record taken out", lines[:at] + lines[at + 1:]),
+            ("a record twice", lines[: at + 1] + lines[at:]),
+            ("one put in", lines[:at] + [re.sub(r',"seq".*', "}", lines[at])] + lines[at:]),
+        ):
+            with self.subTest(name):
+                with open(path, "w", encoding="utf-8") as segment:
+                    segment.writelines(changed)
+                _, end, findings = self.audit(status=1)
+                self.assertFalse(end["whole"])
+                self.assertIn(findings[0]["line"], (at + 1, at + 2))
+                self.assertEqual(os.path.basename(path), findings[0]["segment"])
+                text = self.relay.ctl_run("audit", options=()).stdout
+                self.assertIn("ledger BROKEN", text)
+        with open(path, "w", encoding="utf-8") as segment:
+            segment.writelines(lines)
+        self.assertTrue(self.audit()[1]["whole"])
+
+    def test_why_after_the_end(self):
+        """A message that left the queue is explained by the event log, with the daemon and without."""
+        self.plain.on("rcpt", "550 5.1.1 nobody", match="gone@")
+        queue_id = self.send(self.relay, ["ok@fax.test", "gone@fax.test"])
+        self.relay.wait_empty()
+
+        def told(rows):
+            return {row.get("result") for row in rows if row.get("evt") == "attempt"} >= {"delivered", "bounced"}
+
+        self.relay.until(told, "why", queue_id)
+        self.relay.stop()
+        for name in os.listdir(self.relay.path("events")):
+            if name.endswith(".idx"):
+                with open(self.relay.path("events", name), "rb") as index:
+                    self.assertEqual(b"BHEVIDX1", index.read(8))
+        rows = self.relay.ctl("why", queue_id)
+        self.assertEqual({queue_id}, {row["msg"] for row in rows})
+        self.assertTrue(told(rows))
+        text = self.relay.ctl_run("why", queue_id, options=()).stdout
+        self.assertIn("550 5.1.1  nobody", text)
+        for name in os.listdir(self.relay.path("events")):
+            if name.endswith(".idx"):
+                os.unlink(self.relay.path("events", name))
+        self.assertEqual(len(rows), len(self.relay.ctl("why", queue_id)))
+        missing = self.relay.ctl_run("why", "0000000000001")
+        self.assertEqual(1, missing.returncode)
+
+    def test_why_of_waiting_mail_names_the_demand(self):
+        self.secure.on("rcpt", "450 4.2.0 later")
+        queue_id = self.send(self.relay, "a@bank.test")
+        rows = self.relay.until(lambda rows: any(r["kind"] == "attempt" for r in rows), "why", queue_id)
+        attempt = next(row for row in rows if row["kind"] == "attempt")
+        self.assertEqual(("encrypt", "connector"), (attempt["tls_wanted"], attempt["tls_from"]))
+        self.assertIn("TLSv1.3", attempt["tls_got"])
+        self.relay.wait_line(r'evt=attempt .*tls="encrypt:TLSv1\.3')
