@@ -3,6 +3,7 @@ add_library(bh_engine STATIC
     src/control_server.c src/engine.c src/engine_age.c src/engine_dest.c src/engine_follow.c
     src/engine_session.c src/engine_settle.c src/engine_tls.c src/event_log.c src/judge.c
     src/lease.c src/leased.c src/notify.c src/sched_policy.c src/sd_notify.c src/tls_seen.c
+    src/engine_trust.c
     src/worker.c)
 target_include_directories(bh_engine PUBLIC src)
 target_link_libraries(bh_engine PUBLIC bh_base bh_queue bh_connectors bh_dns bh_scheduler

@@ -271,6 +271,7 @@ static void on_wake_timer(uv_timer_t *timer)
             edest_scan_fresh(e);
         }
         edest_scan_wake(e);
+        etrust_tick(e);
     }
     if (e->options.alive != NULL) {
         e->options.alive(e->options.ctx);
@@ -356,6 +357,9 @@ static uint64_t hash_resolver(const struct bh_resolver_policy *p)
         h = bh_hash(bh_slice(p->servers.at[i].ip.bytes, sizeof(p->servers.at[i].ip.bytes)),
                     h + p->servers.at[i].port + p->servers.at[i].ip.family);
     }
+    for (size_t i = 0; p->trusted && i < p->self_test.count; i++) {
+        h = bh_hash(p->self_test.at[i], h + 1);
+    }
     return h;
 }
 
@@ -385,25 +389,28 @@ static enum bh_status make_resolver(struct engine *e, const struct bh_resolver_p
     return bh_resolver_create(&e->loop, &config, resolver);
 }
 
-struct bh_resolver *engine_resolver(struct engine *e, const struct bh_connector *connector)
+struct resolver_slot *engine_resolver(struct engine *e, const struct bh_connector *connector)
 {
     const uint64_t hash = hash_resolver(&connector->resolver);
     for (uint32_t i = 0; i < e->resolver_count; i++) {
         if (e->resolvers[i].hash == hash) {
-            return e->resolvers[i].resolver;
+            return &e->resolvers[i];
         }
     }
     if (e->resolver_count < RESOLVERS_MAX) {
         struct resolver_slot *slot = &e->resolvers[e->resolver_count];
         if (make_resolver(e, &connector->resolver, &slot->resolver) == BH_OK) {
             slot->hash = hash;
-            e->resolver_count++;
-            return slot->resolver;
+            if (etrust_init(e, slot, &connector->resolver) == BH_OK) {
+                e->resolver_count++;
+                return slot;
+            }
+            bh_resolver_destroy(slot->resolver, NULL, NULL);
         }
     }
     bh_log(BH_LOG_ERROR, "evt=resolver_failed connector=%.*s using=global",
            BH_FMT(connector->name));
-    return e->resolvers[0].resolver;
+    return &e->resolvers[0];
 }
 
 /* ---- life ---- */
@@ -444,6 +451,7 @@ static void *run(void *arg)
 {
     struct engine *e = arg;
     e->clock_offset_ms = wall_ms() - (int64_t)uv_now(&e->loop);
+    etrust_start(e);
     edest_scan_fresh(e);
     uv_timer_start(&e->wake_timer, on_wake_timer, 0, WAKE_SCAN_MS);
     uv_run(&e->loop, UV_RUN_DEFAULT);
@@ -459,6 +467,9 @@ enum bh_status engine_start(struct engine *e, struct worker **workers, uint32_t 
         return status;
     }
     e->resolvers[0].hash = hash_resolver(&e->config->resolver);
+    if (etrust_init(e, &e->resolvers[0], &e->config->resolver) != BH_OK) {
+        return BH_ENOMEM;
+    }
     e->resolver_count = 1;
     if (pthread_create(&e->thread, NULL, run, e) != 0) {
         return BH_EIO;
@@ -491,6 +502,7 @@ static void run_end(struct engine_call *call, struct engine *e)
     free(BH_CONTAINER(call, struct drain_call, call));
     for (uint32_t i = 0; i < e->resolver_count; i++) {
         bh_resolver_destroy(e->resolvers[i].resolver, NULL, NULL);
+        etrust_fini(&e->resolvers[i]);
     }
     uv_close((uv_handle_t *)&e->timer, NULL);
     uv_close((uv_handle_t *)&e->wake_timer, NULL);

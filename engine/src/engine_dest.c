@@ -10,7 +10,6 @@
 
 #define FIND_ITEMS_MAX 512
 #define FIND_DESTS_MAX 128
-#define PLAN_ARENA ((size_t)1024 * 1024) /* the route, and the TLSA records of its hosts */
 #define REFILL_MAX 1024
 
 /* ---- what is known ---- */
@@ -69,7 +68,6 @@ struct dest_info *edest_learn(struct engine *e, uint32_t id, struct bh_slice dom
     d->connector = keep_name(d->connector_text, connector);
     bh_put_be32(d->key, id);
     d->node.key = bh_slice(d->key, sizeof(d->key));
-    bh_arena_init(&d->plan_arena, PLAN_ARENA);
     if (bh_map_insert(&e->dests, &d->node) != BH_OK) {
         free(d);
         return NULL;
@@ -85,7 +83,7 @@ void edest_drop(struct engine *e, struct dest_info *d)
         return;
     }
     bh_map_remove(&e->dests, &d->node);
-    bh_arena_fini(&d->plan_arena);
+    etls_free_route(d->route);
     free(d);
 }
 
@@ -680,6 +678,7 @@ void edest_refused(struct engine *e, struct dest_info *d, const struct host_plan
     bh_buf_add_cut(&text, bh_slice_str(plan->tls.reason));
     outcome.text = bh_buf_slice(&text);
     d->end_outcome = outcome;
+    d->untrusted = plan->dane.state == BH_DANE_UNTRUSTED;
     const bool theirs = bh_outcome_policy(&outcome).fault == BH_FAULT_THEIRS;
     char quoted[BH_LOG_QUOTE_MAX];
     bh_log(theirs ? BH_LOG_INFO : BH_LOG_WARN,
@@ -709,7 +708,7 @@ static void on_targets(void *ctx, const struct bh_target_list *list)
     if (d->forget) {
         edest_drop(e, d);
     } else if (list->usable) {
-        etls_keep_plan(e, d, edest_connector(e, d), list);
+        etls_begin(e, d, edest_connector(e, d), list);
     } else {
         edest_route_failed(e, d, list->happened);
     }
@@ -782,7 +781,7 @@ void edest_resolve(struct engine *e, uint32_t id)
     }
     d->resolving++;
     const enum bh_status status =
-        bh_resolver_targets(engine_resolver(e, c), &request, on_targets, r);
+        bh_resolver_targets(engine_resolver(e, c)->resolver, &request, on_targets, r);
     if (status != BH_OK) {
         d->resolving--;
         bh_config_unref(r->config);

@@ -35,6 +35,17 @@ struct host_plan {
     uint8_t digest[BH_TLS_DIGEST_LEN]; /* of the demand, where the host is used */
 };
 
+/* The way to a destination's hosts, with all it points to. */
+struct route {
+    struct bh_arena arena;
+    struct bh_target_list list;
+    struct host_plan *hosts; /* those with addresses, by name and port; the scheduler's addresses
+                                have the index here, which is that of every other destination of
+                                the site */
+    uint32_t host_count;
+    uint32_t ttl_s; /* the least of all answers that made it */
+};
+
 struct dest_info {
     struct bh_map_node node;
     unsigned char key[4];
@@ -42,14 +53,9 @@ struct dest_info {
     char domain_text[NAME_MAX_OCTETS], connector_text[NAME_MAX_OCTETS];
     struct bh_slice domain, connector;
     struct bh_sched_policy policy;
-    bool in_store; /* its record was read, or its mail was put while we looked */
-    struct bh_arena plan_arena;
-    struct bh_target_list plan;
-    bool has_plan;
-    struct host_plan *hosts; /* of the plan: those with addresses, by name and port; the scheduler's
-                                addresses have the index here, which is that of every other
-                                destination of the site */
-    uint32_t host_count;
+    bool in_store;                 /* its record was read, or its mail was put while we looked */
+    struct route *route;           /* as last found; NULL: none yet */
+    bool untrusted;                /* it waits for its resolver to pass the self-test */
     struct bh_outcome end_outcome; /* what its messages end with (no such domain) */
     char end_text[BH_OUTCOME_TEXT_MAX];
     enum tls_step tls_step;
@@ -81,6 +87,32 @@ struct settle_batch {
     struct settle_batch *next;
 };
 
+/* May a resolver's AD bit be believed? (DESIGN 6) */
+enum trust {
+    TRUST_NEVER, /* the configuration does not name it as trusted */
+    TRUST_UNTESTED,
+    TRUST_TESTING,
+    TRUST_GOOD,
+    TRUST_BAD, /* it failed its self-test: demands that need DANE wait */
+};
+
+struct tls_job; /* engine_tls.c: a route whose TLSA records are being looked up */
+
+struct resolver_slot {
+    struct engine *engine;
+    struct bh_resolver *resolver;
+    uint64_t hash; /* of its settings */
+    enum trust trust;
+    bool tested, was_good; /* at least once; the last time */
+    uint32_t open;         /* questions of the self-test */
+    bool failed;           /* this one */
+    char why[256];         /* what failed, of the last test */
+    uint64_t next_test_ms; /* monotonic */
+    struct bh_arena names_arena;
+    struct bh_names self_test; /* its own copies */
+    struct tls_job *waiting;   /* for the end of the test */
+};
+
 struct engine {
     struct engine_options options;
     pthread_t thread;
@@ -92,10 +124,7 @@ struct engine {
     struct bh_mailbox *box;
     const struct bh_config *config; /* counted */
     struct bh_sched *sched;
-    struct resolver_slot {
-        struct bh_resolver *resolver;
-        uint64_t hash; /* of its settings */
-    } resolvers[RESOLVERS_MAX];
+    struct resolver_slot resolvers[RESOLVERS_MAX];
     uint32_t resolver_count; /* the first is the global one */
     struct bh_map dests, sessions;
     struct bh_rng rng;
@@ -130,7 +159,7 @@ void engine_pump(struct engine *e);
 void engine_act(struct engine *e);
 
 /** The resolver of a connector: its own where its settings differ from the global ones. */
-struct bh_resolver *engine_resolver(struct engine *e, const struct bh_connector *connector);
+struct resolver_slot *engine_resolver(struct engine *e, const struct bh_connector *connector);
 
 /* engine_dest.c */
 struct dest_info *edest_get(struct engine *e, uint32_t id);
@@ -157,9 +186,19 @@ void edest_route_failed(struct engine *e, struct dest_info *d, enum bh_happened 
 void edest_refused(struct engine *e, struct dest_info *d, const struct host_plan *plan);
 
 /* engine_tls.c */
-/** The route is known: decide what each host must prove, and tell the scheduler. */
-void etls_keep_plan(struct engine *e, struct dest_info *d, const struct bh_connector *c,
-                    const struct bh_target_list *list);
+/** The hosts of a destination are known: look up what is published about their TLS, where its
+ * connector wants it, then decide what each must prove, and tell the scheduler. Counts in
+ * d->resolving while it lasts. */
+void etls_begin(struct engine *e, struct dest_info *d, const struct bh_connector *c,
+                const struct bh_target_list *list);
+/** The self-test of its resolver has ended: go on. */
+void etls_resume(struct tls_job *job);
+/** The engine ends: it is given up. */
+void etls_drop(struct tls_job *job);
+/** The one that waits behind it. */
+struct tls_job *etls_next(const struct tls_job *job);
+/** NULL is fine. */
+void etls_free_route(struct route *route);
 /** The host behind a scheduler's address of the destination's site; NULL: none that may be used. */
 const struct host_plan *etls_host(const struct dest_info *d,
                                   const struct bh_sched_address *address);
@@ -168,6 +207,19 @@ BH_MUST_USE enum bh_status etls_fill_session(struct worker_session *s, const str
                                              const struct bh_sched_action *action);
 /** Has a session that is ready proven what the destination demands today of that host? */
 bool etls_session_serves(const struct worker_session *s, const struct dest_info *d);
+
+/* engine_trust.c */
+/** A resolver was made: note whether it is trusted, and what it is tested with.
+ * @return BH_OK or BH_ENOMEM */
+BH_MUST_USE enum bh_status etrust_init(struct engine *e, struct resolver_slot *slot,
+                                       const struct bh_resolver_policy *policy);
+/** Test all resolvers that the configuration trusts, if they were not. */
+void etrust_start(struct engine *e);
+/** Test one now; `slot->trust` is TRUST_TESTING until the end, which resumes who waits. */
+void etrust_test(struct resolver_slot *slot);
+/** Tests that are due (hourly; sooner after a failure). */
+void etrust_tick(struct engine *e);
+void etrust_fini(struct resolver_slot *slot);
 
 /* engine_session.c */
 void outgoing_open(struct engine *e, const struct bh_sched_action *action);

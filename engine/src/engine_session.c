@@ -231,7 +231,7 @@ static struct judge_context context_of(struct engine *e, const struct lease_item
         .rng = &e->rng,
         .now = engine_now(e),
         .generation = lease->config->generation,
-        .hosts = d->has_plan ? (uint32_t)d->plan.hosts_len : 1,
+        .hosts = d->route != NULL ? (uint32_t)d->route->list.hosts_len : 1,
         .expiry_suspended = e->expiry_suspended,
         .route = c->route == BH_ROUTE_MX ? BH_LIT("mx") : BH_LIT("smarthosts"),
     };

@@ -1,6 +1,11 @@
-/* From a list of targets to each host's demand: what the connector says and what is published are
- * made into one plan of a destination (engine/policy), and destinations with the same plan share a
- * site. */
+/* From a list of targets to each host's demand: what is published is looked up where the connector
+ * wants it, and made into one plan of the destination (engine/policy). Destinations with the same
+ * plan share a site.
+ *
+ *   1. etls_begin: the targets are known
+ *   2. if the demand asks for DANE: the TLSA records of each host whose name and addresses are
+ *      authenticated (RFC 7672 section 2.2); the end of its CNAME chain first, then its own name
+ *   3. finish: a demand for each host, the site's key, the addresses that may be used */
 #include "engine_internal.h"
 
 #include <stdio.h>
@@ -10,6 +15,32 @@
 #include "bh/wire.h"
 
 #define SITE_KEY_MAX ((size_t)16 * 1024)
+#define ROUTE_ARENA ((size_t)1024 * 1024) /* the targets, and the TLSA records of their hosts */
+#define ANSWER_RECORDS_MAX 256            /* as many as an answer keeps */
+
+struct tls_job {
+    struct engine *engine;
+    uint32_t id; /* of the destination */
+    const struct bh_config *config;
+    struct resolver_slot *slot;
+    struct route *route;
+    struct host_job {
+        struct tls_job *job;
+        struct host_plan *plan;
+        bool original; /* its own name is being asked for, after the end of its chain */
+    } * asked;
+    uint32_t open; /* lookups, and 1 while they are being started */
+    bool dane;     /* wanted */
+    struct tls_job *next;
+};
+
+void etls_free_route(struct route *route)
+{
+    if (route != NULL) {
+        bh_arena_fini(&route->arena);
+        free(route);
+    }
+}
 
 /* By name, then port: the same in every destination whose site has the same key. */
 static int host_cmp(const void *a, const void *b)
@@ -20,61 +51,69 @@ static int host_cmp(const void *a, const void *b)
     return names != 0 ? names : (int)x->host->port - (int)y->host->port;
 }
 
-static enum bh_status plan_host(const struct dest_info *d, const struct bh_connector *c,
-                                const struct bh_tls_demand *configured, struct bh_arena *arena,
-                                struct host_plan *plan)
+static struct route *make_route(const struct bh_target_list *list)
 {
-    const struct bh_target_host *host = plan->host;
-    const struct bh_tls_plan_input input = {.configured = configured,
-                                            .exception = configured == &c->tls.exception_demand,
-                                            .domain = d->domain,
-                                            .host = {.name = host->name,
-                                                     .canonical = host->canonical,
-                                                     .literal = host->literal,
-                                                     .smarthost = c->route == BH_ROUTE_SMARTHOSTS,
-                                                     .mx_secure = host->mx_secure,
-                                                     .address_secure = host->address_secure,
-                                                     .incomplete = host->incomplete},
-                                            .dane = plan->dane};
-    enum bh_status status = bh_tls_plan_make(&input, arena, &plan->tls);
-    if (status == BH_OK && plan->tls.verdict == BH_PLAN_USE) {
-        status = bh_tls_demand_digest(&plan->tls.demand, plan->digest);
+    struct route *route = calloc(1, sizeof(*route));
+    if (route == NULL) {
+        return NULL;
     }
-    return status;
+    bh_arena_init(&route->arena, ROUTE_ARENA);
+    const bool copied = bh_target_list_copy(list, &route->arena, &route->list) == BH_OK;
+    const size_t size = (route->list.hosts_len + 1) * sizeof(*route->hosts);
+    route->hosts = copied ? bh_arena_alloc(&route->arena, size) : NULL;
+    if (route->hosts == NULL) {
+        etls_free_route(route);
+        return NULL;
+    }
+    route->ttl_s = route->list.ttl_s;
+    for (size_t i = 0; i < route->list.hosts_len; i++) {
+        if (route->list.hosts[i].state == BH_HOST_USABLE) {
+            route->hosts[route->host_count++] = (struct host_plan){.host = &route->list.hosts[i]};
+        }
+    }
+    qsort(route->hosts, route->host_count, sizeof(*route->hosts), host_cmp);
+    return route;
 }
 
-/* A plan for each host that can be reached, in order of name. */
-static enum bh_status plan_hosts(struct engine *e, struct dest_info *d,
-                                 const struct bh_connector *c)
+/* ---- what each host must prove ---- */
+
+static enum bh_status plan_hosts(struct engine *e, const struct dest_info *d,
+                                 const struct bh_connector *c, struct route *route)
 {
     bool lapsed = false;
     const struct bh_tls_demand *configured =
         bh_connector_tls_demand(c, engine_now(e).unix_ms, &lapsed);
-    d->hosts = bh_arena_alloc(&d->plan_arena, (d->plan.hosts_len + 1) * sizeof(*d->hosts));
-    d->host_count = 0;
-    if (d->hosts == NULL) {
-        return BH_ENOMEM;
-    }
-    for (size_t i = 0; i < d->plan.hosts_len; i++) {
-        if (d->plan.hosts[i].state == BH_HOST_USABLE) {
-            d->hosts[d->host_count++] = (struct host_plan){.host = &d->plan.hosts[i]};
-        }
-    }
-    qsort(d->hosts, d->host_count, sizeof(*d->hosts), host_cmp);
     enum bh_status status = BH_OK;
-    for (uint32_t i = 0; i < d->host_count && status == BH_OK; i++) {
-        status = plan_host(d, c, configured, &d->plan_arena, &d->hosts[i]);
+    for (uint32_t i = 0; i < route->host_count && status == BH_OK; i++) {
+        struct host_plan *plan = &route->hosts[i];
+        const struct bh_target_host *host = plan->host;
+        const struct bh_tls_plan_input input = {
+            .configured = configured,
+            .exception = configured == &c->tls.exception_demand,
+            .domain = d->domain,
+            .host = {.name = host->name,
+                     .canonical = host->canonical,
+                     .literal = host->literal,
+                     .smarthost = c->route == BH_ROUTE_SMARTHOSTS,
+                     .mx_secure = host->mx_secure,
+                     .address_secure = host->address_secure,
+                     .incomplete = host->incomplete},
+            .dane = plan->dane};
+        status = bh_tls_plan_make(&input, &route->arena, &plan->tls);
+        if (status == BH_OK && plan->tls.verdict == BH_PLAN_USE) {
+            status = bh_tls_demand_digest(&plan->tls.demand, plan->digest);
+        }
     }
     return status;
 }
 
-static const struct host_plan *plan_of(const struct dest_info *d, const struct bh_target_host *host,
+static const struct host_plan *plan_of(const struct route *route, const struct bh_target_host *host,
                                        uint16_t *rank)
 {
-    for (uint32_t i = 0; i < d->host_count; i++) {
-        if (d->hosts[i].host == host) {
+    for (uint32_t i = 0; i < route->host_count; i++) {
+        if (route->hosts[i].host == host) {
             *rank = (uint16_t)i;
-            return &d->hosts[i];
+            return &route->hosts[i];
         }
     }
     return NULL;
@@ -87,8 +126,8 @@ static bool write_site_key(const struct engine *e, const struct dest_info *d, st
     struct bh_writer w = {.buf = *key};
     bh_write_slice(&w, d->connector);
     bh_write_u64(&w, e->config->generation);
-    for (uint32_t i = 0; i < d->host_count; i++) {
-        const struct host_plan *plan = &d->hosts[i];
+    for (uint32_t i = 0; i < d->route->host_count; i++) {
+        const struct host_plan *plan = &d->route->hosts[i];
         bh_write_slice(&w, plan->host->name);
         bh_write_u16(&w, plan->host->port);
         bh_write_u8(&w, (uint8_t)plan->tls.verdict);
@@ -104,9 +143,9 @@ static void all_refused(struct engine *e, struct dest_info *d)
 {
     static const enum bh_plan_verdict order[] = {BH_PLAN_LATER, BH_PLAN_OURS, BH_PLAN_UNMET};
     for (size_t v = 0; v < sizeof(order) / sizeof(order[0]); v++) {
-        for (uint32_t i = 0; i < d->host_count; i++) {
-            if (d->hosts[i].tls.verdict == order[v]) {
-                edest_refused(e, d, &d->hosts[i]);
+        for (uint32_t i = 0; i < d->route->host_count; i++) {
+            if (d->route->hosts[i].tls.verdict == order[v]) {
+                edest_refused(e, d, &d->route->hosts[i]);
                 return;
             }
         }
@@ -114,25 +153,30 @@ static void all_refused(struct engine *e, struct dest_info *d)
     BH_ASSERT(false);
 }
 
-void etls_keep_plan(struct engine *e, struct dest_info *d, const struct bh_connector *c,
-                    const struct bh_target_list *list)
+static void log_left_out(const struct dest_info *d)
+{
+    for (uint32_t i = 0; i < d->route->host_count; i++) {
+        const struct host_plan *plan = &d->route->hosts[i];
+        if (plan->tls.verdict != BH_PLAN_USE) {
+            bh_log(BH_LOG_INFO, "evt=tls_host_left_out domain=%.*s host=%.*s dane=%s text=\"%s\"",
+                   BH_FMT(d->domain), BH_FMT(plan->host->name),
+                   bh_dane_state_name(plan->dane.state), plan->tls.reason);
+        }
+    }
+}
+
+/* The route is complete: the destination's from now on. */
+static void keep_route(struct engine *e, struct dest_info *d)
 {
     struct bh_sched_address addresses[BH_SITE_HOSTS_MAX];
     uint32_t count = 0;
     char key_text[SITE_KEY_MAX];
     struct bh_buf key = bh_buf(key_text, sizeof(key_text));
-    d->has_plan = false;
-    bh_arena_reset(&d->plan_arena);
-    if (bh_target_list_copy(list, &d->plan_arena, &d->plan) != BH_OK ||
-        plan_hosts(e, d, c) != BH_OK) {
-        edest_route_failed(e, d, BH_HAPPENED_OUR_RESOURCE);
-        return;
-    }
-    d->has_plan = true;
-    for (size_t i = 0; i < d->plan.targets_len && count < BH_SITE_HOSTS_MAX; i++) {
-        const struct bh_target *t = &d->plan.targets[i];
+    const struct bh_target_list *list = &d->route->list;
+    for (size_t i = 0; i < list->targets_len && count < BH_SITE_HOSTS_MAX; i++) {
+        const struct bh_target *t = &list->targets[i];
         uint16_t rank = 0;
-        const struct host_plan *plan = plan_of(d, t->host, &rank);
+        const struct host_plan *plan = plan_of(d->route, t->host, &rank);
         if (plan != NULL && plan->tls.verdict == BH_PLAN_USE) {
             addresses[count++] =
                 (struct bh_sched_address){.ip = t->ip, .port = t->port, .host = rank};
@@ -142,19 +186,245 @@ void etls_keep_plan(struct engine *e, struct dest_info *d, const struct bh_conne
         all_refused(e, d);
         return;
     }
+    log_left_out(d);
     if (!write_site_key(e, d, &key)) {
         /* Too many names: a site of its own. */
         key = bh_buf(key_text, sizeof(key_text));
         bh_buf_put(&key, bh_slice(d->key, sizeof(d->key)));
     }
     bh_sched_resolved(e->sched, d->id, bh_buf_slice(&key), addresses, count,
-                      (uint64_t)d->plan.ttl_s * 1000, engine_now(e));
+                      (uint64_t)d->route->ttl_s * 1000, engine_now(e));
 }
+
+/* ---- TLSA records ---- */
+
+void etls_drop(struct tls_job *job)
+{
+    etls_free_route(job->route);
+    bh_config_unref(job->config);
+    free(job->asked);
+    free(job);
+}
+
+static void finish(struct tls_job *job)
+{
+    struct engine *e = job->engine;
+    struct dest_info *d = edest_get(e, job->id);
+    BH_ASSERT(d != NULL && d->resolving > 0 && job->open == 0);
+    d->resolving--;
+    if (e->draining) {
+        etls_drop(job); /* the next process asks anew */
+        return;
+    }
+    if (d->forget) {
+        edest_drop(e, d);
+    } else if (job->config != e->config) {
+        edest_resolve(e, job->id); /* a reload came in between */
+    } else if (plan_hosts(e, d, edest_connector(e, d), job->route) != BH_OK) {
+        edest_route_failed(e, d, BH_HAPPENED_OUR_RESOURCE);
+    } else {
+        etls_free_route(d->route);
+        d->route = job->route;
+        job->route = NULL;
+        keep_route(e, d);
+    }
+    etls_drop(job);
+}
+
+static void one_less(struct tls_job *job)
+{
+    job->open--;
+    if (job->open == 0) {
+        struct engine *e = job->engine;
+        finish(job);
+        engine_pump(e);
+    }
+}
+
+static enum bh_happened failure_of(enum bh_dns_status status)
+{
+    switch (status) {
+    case BH_DNS_BOGUS:
+        return BH_HAPPENED_DNS_BOGUS;
+    case BH_DNS_TIMEOUT:
+        return BH_HAPPENED_DNS_TIMEOUT;
+    case BH_DNS_OVERLOAD:
+    case BH_DNS_CANCELLED:
+        return BH_HAPPENED_OUR_RESOURCE;
+    case BH_DNS_FOUND:
+    case BH_DNS_NODATA:
+    case BH_DNS_NXDOMAIN:
+    case BH_DNS_SERVFAIL:
+    case BH_DNS_GARBLED:
+        break;
+    }
+    return BH_HAPPENED_DNS_FAILED;
+}
+
+static void fail_dane(struct host_job *h, enum bh_happened happened)
+{
+    h->plan->dane = (struct bh_dane){.state = BH_DANE_FAILED, .happened = happened};
+}
+
+static struct bh_slice base_of(const struct host_job *h)
+{
+    return h->original ? h->plan->host->name : h->plan->host->canonical;
+}
+
+static void read_records(struct host_job *h, const struct bh_dns_answer *answer)
+{
+    struct bh_tlsa records[ANSWER_RECORDS_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < answer->records_len && count < ANSWER_RECORDS_MAX; i++) {
+        const struct bh_dns_record *r = &answer->records[i];
+        records[count++] = (struct bh_tlsa){
+            .usage = r->usage, .selector = r->selector, .matching = r->matching, .data = r->data};
+    }
+    if (bh_dane_read(records, count, base_of(h), &h->job->route->arena, &h->plan->dane) != BH_OK) {
+        fail_dane(h, BH_HAPPENED_OUR_RESOURCE);
+    }
+}
+
+static void on_tlsa(void *ctx, struct bh_slice name, const struct bh_dns_answer *answer);
+
+static void ask_tlsa(struct host_job *h)
+{
+    char text[NAME_MAX_OCTETS + 16];
+    struct bh_buf name = bh_buf(text, sizeof(text));
+    enum bh_status status =
+        bh_buf_printf(&name, "_%u._tcp.%.*s", (unsigned)h->plan->host->port, BH_FMT(base_of(h)));
+    if (status == BH_OK) {
+        status =
+            bh_resolver_query(h->job->slot->resolver, bh_buf_slice(&name), BH_DNS_TLSA, on_tlsa, h);
+    }
+    if (status == BH_OK) {
+        h->job->open++;
+    } else if (status == BH_EINVAL || status == BH_ELIMIT) {
+        h->plan->dane.state = BH_DANE_NONE; /* too long a name to have any */
+    } else {
+        fail_dane(h, BH_HAPPENED_OUR_RESOURCE);
+    }
+}
+
+static void on_tlsa(void *ctx, struct bh_slice name, const struct bh_dns_answer *answer)
+{
+    struct host_job *h = ctx;
+    struct tls_job *job = h->job;
+    (void)name;
+    if (!bh_dns_is_answer(answer->status)) {
+        fail_dane(h, failure_of(answer->status));
+        one_less(job);
+        return;
+    }
+    job->route->ttl_s = answer->ttl_s < job->route->ttl_s ? answer->ttl_s : job->route->ttl_s;
+    if (answer->status == BH_DNS_FOUND && answer->secure) {
+        read_records(h, answer);
+    } else if (!h->original && !bh_slice_eq(h->plan->host->canonical, h->plan->host->name)) {
+        h->original = true; /* RFC 7672 section 2.2.2: then the name before its alias */
+        ask_tlsa(h);
+    } else {
+        h->plan->dane.state = BH_DANE_NONE;
+    }
+    one_less(job);
+}
+
+/* TLSA is asked for only where the way to the host is authenticated. */
+static void look_at_host(struct host_job *h)
+{
+    const struct bh_target_host *host = h->plan->host;
+    if (host->literal || !host->mx_secure || !host->address_secure) {
+        h->plan->dane.state = BH_DANE_INSECURE;
+    } else if (host->incomplete) {
+        fail_dane(h, BH_HAPPENED_DNS_FAILED);
+    } else {
+        ask_tlsa(h);
+    }
+}
+
+void etls_resume(struct tls_job *job)
+{
+    job->open = 1;
+    for (uint32_t i = 0; i < job->route->host_count; i++) {
+        struct host_plan *plan = &job->route->hosts[i];
+        job->asked[i] = (struct host_job){.job = job, .plan = plan};
+        switch (job->dane ? job->slot->trust : TRUST_NEVER) {
+        case TRUST_NEVER:
+            plan->dane.state = BH_DANE_NOT_ASKED;
+            break;
+        case TRUST_UNTESTED:
+        case TRUST_TESTING:
+        case TRUST_BAD:
+            plan->dane.state = BH_DANE_UNTRUSTED;
+            break;
+        case TRUST_GOOD:
+            look_at_host(&job->asked[i]);
+            break;
+        }
+    }
+    one_less(job);
+}
+
+struct tls_job *etls_next(const struct tls_job *job)
+{
+    return job->next;
+}
+
+static bool wants_dane(const struct bh_tls_demand *demand)
+{
+    return demand->mode == BH_TLS_DANE || demand->mode == BH_TLS_DANE_ONLY ||
+           demand->mode == BH_TLS_AUTO;
+}
+
+static struct tls_job *make_job(struct engine *e, const struct dest_info *d,
+                                const struct bh_connector *c, const struct bh_target_list *list)
+{
+    struct tls_job *job = calloc(1, sizeof(*job));
+    struct route *route = make_route(list);
+    struct host_job *asked = route != NULL ? calloc(route->host_count + 1, sizeof(*asked)) : NULL;
+    if (job == NULL || asked == NULL) {
+        etls_free_route(route);
+        free(job);
+        return NULL;
+    }
+    bool lapsed = false;
+    *job = (struct tls_job){
+        .engine = e,
+        .id = d->id,
+        .config = bh_config_ref(e->config),
+        .slot = engine_resolver(e, c),
+        .route = route,
+        .asked = asked,
+        .dane = wants_dane(bh_connector_tls_demand(c, engine_now(e).unix_ms, &lapsed))};
+    return job;
+}
+
+void etls_begin(struct engine *e, struct dest_info *d, const struct bh_connector *c,
+                const struct bh_target_list *list)
+{
+    struct tls_job *job = make_job(e, d, c, list);
+    if (job == NULL) {
+        edest_route_failed(e, d, BH_HAPPENED_OUR_RESOURCE);
+        return;
+    }
+    d->resolving++;
+    if (job->dane && job->slot->trust == TRUST_UNTESTED) {
+        etrust_test(job->slot);
+    }
+    if (job->dane && job->slot->trust == TRUST_TESTING) {
+        job->next = job->slot->waiting;
+        job->slot->waiting = job;
+    } else {
+        etls_resume(job);
+    }
+}
+
+/* ---- sessions ---- */
 
 const struct host_plan *etls_host(const struct dest_info *d, const struct bh_sched_address *address)
 {
-    const struct host_plan *plan =
-        d->has_plan && address->host < d->host_count ? &d->hosts[address->host] : NULL;
+    const struct host_plan *plan = d->route != NULL && address->host < d->route->host_count
+                                       ? &d->route->hosts[address->host]
+                                       : NULL;
     return plan != NULL && plan->tls.verdict == BH_PLAN_USE ? plan : NULL;
 }
 
@@ -197,8 +467,8 @@ enum bh_status etls_fill_session(struct worker_session *s, const struct dest_inf
 bool etls_session_serves(const struct worker_session *s, const struct dest_info *d)
 {
     const struct session_host *host = &s->hosts[s->target];
-    for (uint32_t i = 0; d->has_plan && i < d->host_count; i++) {
-        const struct host_plan *plan = &d->hosts[i];
+    for (uint32_t i = 0; d->route != NULL && i < d->route->host_count; i++) {
+        const struct host_plan *plan = &d->route->hosts[i];
         if (plan->tls.verdict == BH_PLAN_USE && plan->host->port == s->addresses[s->target].port &&
             bh_slice_eq(plan->host->name, bh_slice_str(host->name))) {
             return memcmp(plan->digest, host->digest, sizeof(host->digest)) == 0;

@@ -25,7 +25,7 @@ enum names_wanted { NO_NAMES, LISTED, LISTED_DOMAIN_HOST, HOST, BASE_AND_DOMAIN 
 static const struct plan_case {
     enum bh_tls_mode mode, fallback;
     enum bh_dane_state dane;
-    enum bh_sts_state sts;
+    enum bh_sts_mode sts;
     const char *host;
     enum bh_plan_verdict verdict;
     enum bh_tls_mode effective;
@@ -33,64 +33,75 @@ static const struct plan_case {
     enum names_wanted names;
 } cases[] = {
     /* An explicit mode does what it says, whatever is published. */
-    {BH_TLS_OFF, BH_TLS_OFF, BH_DANE_USABLE, BH_STS_ENFORCE, "mx.a.example", BH_PLAN_USE,
+    {BH_TLS_OFF, BH_TLS_OFF, BH_DANE_USABLE, BH_STS_MODE_ENFORCE, "mx.a.example", BH_PLAN_USE,
      BH_TLS_OFF, BH_TLS_BY_CONNECTOR, NO_NAMES},
-    {BH_TLS_OPPORTUNISTIC, BH_TLS_OFF, BH_DANE_USABLE, BH_STS_ENFORCE, "mx.a.example", BH_PLAN_USE,
-     BH_TLS_OPPORTUNISTIC, BH_TLS_BY_CONNECTOR, NO_NAMES},
-    {BH_TLS_ENCRYPT, BH_TLS_OFF, BH_DANE_FAILED, BH_STS_NONE, "mx.a.example", BH_PLAN_USE,
+    {BH_TLS_OPPORTUNISTIC, BH_TLS_OFF, BH_DANE_USABLE, BH_STS_MODE_ENFORCE, "mx.a.example",
+     BH_PLAN_USE, BH_TLS_OPPORTUNISTIC, BH_TLS_BY_CONNECTOR, NO_NAMES},
+    {BH_TLS_ENCRYPT, BH_TLS_OFF, BH_DANE_FAILED, BH_STS_MODE_NONE, "mx.a.example", BH_PLAN_USE,
      BH_TLS_ENCRYPT, BH_TLS_BY_CONNECTOR, NO_NAMES},
-    {BH_TLS_VERIFY, BH_TLS_OFF, BH_DANE_USABLE, BH_STS_ENFORCE, "mx.a.example", BH_PLAN_USE,
+    {BH_TLS_VERIFY, BH_TLS_OFF, BH_DANE_USABLE, BH_STS_MODE_ENFORCE, "mx.a.example", BH_PLAN_USE,
      BH_TLS_VERIFY, BH_TLS_BY_CONNECTOR, LISTED_DOMAIN_HOST},
-    {BH_TLS_PIN, BH_TLS_OFF, BH_DANE_USABLE, BH_STS_ENFORCE, "mx.a.example", BH_PLAN_USE,
+    {BH_TLS_PIN, BH_TLS_OFF, BH_DANE_USABLE, BH_STS_MODE_ENFORCE, "mx.a.example", BH_PLAN_USE,
      BH_TLS_PIN, BH_TLS_BY_CONNECTOR, NO_NAMES},
     /* dane: records, else its next mode; a failed lookup is not an absence. */
-    {BH_TLS_DANE, BH_TLS_OPPORTUNISTIC, BH_DANE_USABLE, BH_STS_NONE, "mx.a.example", BH_PLAN_USE,
-     BH_TLS_DANE, BH_TLS_BY_DANE, BASE_AND_DOMAIN},
-    {BH_TLS_DANE, BH_TLS_OPPORTUNISTIC, BH_DANE_UNUSABLE, BH_STS_NONE, "mx.a.example", BH_PLAN_USE,
-     BH_TLS_ENCRYPT, BH_TLS_BY_DANE, NO_NAMES},
-    {BH_TLS_DANE, BH_TLS_VERIFY, BH_DANE_UNUSABLE, BH_STS_NONE, "mx.a.example", BH_PLAN_USE,
+    {BH_TLS_DANE, BH_TLS_OPPORTUNISTIC, BH_DANE_USABLE, BH_STS_MODE_NONE, "mx.a.example",
+     BH_PLAN_USE, BH_TLS_DANE, BH_TLS_BY_DANE, BASE_AND_DOMAIN},
+    {BH_TLS_DANE, BH_TLS_OPPORTUNISTIC, BH_DANE_UNUSABLE, BH_STS_MODE_NONE, "mx.a.example",
+     BH_PLAN_USE, BH_TLS_ENCRYPT, BH_TLS_BY_DANE, NO_NAMES},
+    {BH_TLS_DANE, BH_TLS_VERIFY, BH_DANE_UNUSABLE, BH_STS_MODE_NONE, "mx.a.example", BH_PLAN_USE,
      BH_TLS_VERIFY, BH_TLS_BY_FALLBACK, LISTED_DOMAIN_HOST},
-    {BH_TLS_DANE, BH_TLS_OPPORTUNISTIC, BH_DANE_NONE, BH_STS_NONE, "mx.a.example", BH_PLAN_USE,
+    {BH_TLS_DANE, BH_TLS_OPPORTUNISTIC, BH_DANE_NONE, BH_STS_MODE_NONE, "mx.a.example", BH_PLAN_USE,
      BH_TLS_OPPORTUNISTIC, BH_TLS_BY_FALLBACK, NO_NAMES},
-    {BH_TLS_DANE, BH_TLS_ENCRYPT, BH_DANE_INSECURE, BH_STS_NONE, "mx.a.example", BH_PLAN_USE,
+    {BH_TLS_DANE, BH_TLS_ENCRYPT, BH_DANE_INSECURE, BH_STS_MODE_NONE, "mx.a.example", BH_PLAN_USE,
      BH_TLS_ENCRYPT, BH_TLS_BY_FALLBACK, NO_NAMES},
-    {BH_TLS_DANE, BH_TLS_OPPORTUNISTIC, BH_DANE_FAILED, BH_STS_NONE, "mx.a.example", BH_PLAN_LATER,
+    {BH_TLS_DANE, BH_TLS_OPPORTUNISTIC, BH_DANE_FAILED, BH_STS_MODE_NONE, "mx.a.example",
+     BH_PLAN_LATER, BH_TLS_OFF, BH_TLS_BY_CONNECTOR, NO_NAMES},
+    {BH_TLS_DANE, BH_TLS_OPPORTUNISTIC, BH_DANE_NOT_ASKED, BH_STS_MODE_NONE, "mx.a.example",
+     BH_PLAN_OURS, BH_TLS_OFF, BH_TLS_BY_CONNECTOR, NO_NAMES},
+    {BH_TLS_DANE, BH_TLS_OPPORTUNISTIC, BH_DANE_UNTRUSTED, BH_STS_MODE_NONE, "mx.a.example",
+     BH_PLAN_OURS, BH_TLS_OFF, BH_TLS_BY_CONNECTOR, NO_NAMES},
+    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_UNTRUSTED, BH_STS_MODE_NONE, "mx.a.example", BH_PLAN_OURS,
      BH_TLS_OFF, BH_TLS_BY_CONNECTOR, NO_NAMES},
     /* dane-only: nothing else will do. */
-    {BH_TLS_DANE_ONLY, BH_TLS_OFF, BH_DANE_USABLE, BH_STS_NONE, "mx.a.example", BH_PLAN_USE,
+    {BH_TLS_DANE_ONLY, BH_TLS_OFF, BH_DANE_USABLE, BH_STS_MODE_NONE, "mx.a.example", BH_PLAN_USE,
      BH_TLS_DANE, BH_TLS_BY_DANE, BASE_AND_DOMAIN},
-    {BH_TLS_DANE_ONLY, BH_TLS_OFF, BH_DANE_UNUSABLE, BH_STS_NONE, "mx.a.example", BH_PLAN_UNMET,
+    {BH_TLS_DANE_ONLY, BH_TLS_OFF, BH_DANE_UNUSABLE, BH_STS_MODE_NONE, "mx.a.example",
+     BH_PLAN_UNMET, BH_TLS_OFF, BH_TLS_BY_CONNECTOR, NO_NAMES},
+    {BH_TLS_DANE_ONLY, BH_TLS_OFF, BH_DANE_NONE, BH_STS_MODE_ENFORCE, "mx.a.example", BH_PLAN_UNMET,
      BH_TLS_OFF, BH_TLS_BY_CONNECTOR, NO_NAMES},
-    {BH_TLS_DANE_ONLY, BH_TLS_OFF, BH_DANE_NONE, BH_STS_ENFORCE, "mx.a.example", BH_PLAN_UNMET,
+    {BH_TLS_DANE_ONLY, BH_TLS_OFF, BH_DANE_INSECURE, BH_STS_MODE_NONE, "mx.a.example",
+     BH_PLAN_UNMET, BH_TLS_OFF, BH_TLS_BY_CONNECTOR, NO_NAMES},
+    {BH_TLS_DANE_ONLY, BH_TLS_OFF, BH_DANE_FAILED, BH_STS_MODE_NONE, "mx.a.example", BH_PLAN_LATER,
      BH_TLS_OFF, BH_TLS_BY_CONNECTOR, NO_NAMES},
-    {BH_TLS_DANE_ONLY, BH_TLS_OFF, BH_DANE_INSECURE, BH_STS_NONE, "mx.a.example", BH_PLAN_UNMET,
-     BH_TLS_OFF, BH_TLS_BY_CONNECTOR, NO_NAMES},
-    {BH_TLS_DANE_ONLY, BH_TLS_OFF, BH_DANE_FAILED, BH_STS_NONE, "mx.a.example", BH_PLAN_LATER,
-     BH_TLS_OFF, BH_TLS_BY_CONNECTOR, NO_NAMES},
-    {BH_TLS_DANE_ONLY, BH_TLS_OFF, BH_DANE_NOT_ASKED, BH_STS_NONE, "mx.a.example", BH_PLAN_OURS,
-     BH_TLS_OFF, BH_TLS_BY_CONNECTOR, NO_NAMES},
+    {BH_TLS_DANE_ONLY, BH_TLS_OFF, BH_DANE_NOT_ASKED, BH_STS_MODE_NONE, "mx.a.example",
+     BH_PLAN_OURS, BH_TLS_OFF, BH_TLS_BY_CONNECTOR, NO_NAMES},
     /* auto: DANE, else an enforced policy, else where offered. */
-    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_USABLE, BH_STS_ENFORCE, "mx.z.example", BH_PLAN_USE,
+    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_USABLE, BH_STS_MODE_ENFORCE, "mx.z.example", BH_PLAN_USE,
      BH_TLS_DANE, BH_TLS_BY_DANE, BASE_AND_DOMAIN},
-    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_FAILED, BH_STS_ENFORCE, "mx.a.example", BH_PLAN_LATER,
+    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_FAILED, BH_STS_MODE_ENFORCE, "mx.a.example", BH_PLAN_LATER,
      BH_TLS_OFF, BH_TLS_BY_CONNECTOR, NO_NAMES},
-    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_NONE, BH_STS_ENFORCE, "mx.a.example", BH_PLAN_USE,
+    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_NONE, BH_STS_MODE_ENFORCE, "mx.a.example", BH_PLAN_USE,
      BH_TLS_VERIFY, BH_TLS_BY_STS, HOST},
-    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_UNUSABLE, BH_STS_ENFORCE, "mx.a.example", BH_PLAN_USE,
+    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_UNUSABLE, BH_STS_MODE_ENFORCE, "mx.a.example", BH_PLAN_USE,
      BH_TLS_VERIFY, BH_TLS_BY_STS, HOST},
-    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_NONE, BH_STS_ENFORCE, "mx.z.example", BH_PLAN_UNMET,
+    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_NONE, BH_STS_MODE_ENFORCE, "mx.z.example", BH_PLAN_UNMET,
      BH_TLS_OFF, BH_TLS_BY_STS, NO_NAMES},
-    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_NONE, BH_STS_TESTING, "mx.z.example", BH_PLAN_USE,
+    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_NONE, BH_STS_MODE_TESTING, "mx.z.example", BH_PLAN_USE,
      BH_TLS_OPPORTUNISTIC, BH_TLS_BY_DEFAULT, NO_NAMES},
-    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_UNUSABLE, BH_STS_NONE, "mx.a.example", BH_PLAN_USE,
+    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_UNUSABLE, BH_STS_MODE_NONE, "mx.a.example", BH_PLAN_USE,
      BH_TLS_ENCRYPT, BH_TLS_BY_DANE, NO_NAMES},
-    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_NOT_ASKED, BH_STS_NONE, "mx.a.example", BH_PLAN_USE,
+    {BH_TLS_AUTO, BH_TLS_OFF, BH_DANE_NOT_ASKED, BH_STS_MODE_NONE, "mx.a.example", BH_PLAN_USE,
      BH_TLS_OPPORTUNISTIC, BH_TLS_BY_DEFAULT, NO_NAMES},
 };
+
+static struct bh_sts_fact sts_fact;
 
 static struct bh_tls_plan_input input_of(const struct plan_case *c, struct bh_tls_demand *demand,
                                          const struct bh_tlsa *record)
 {
+    sts_fact = (struct bh_sts_fact){.origin = BH_STS_FROM_CACHE,
+                                    .policy = {.mode = c->sts, .mx = mx_patterns, .mx_count = 2},
+                                    .id = BH_LIT("1")};
     *demand = (struct bh_tls_demand){.mode = c->mode,
                                      .fallback = c->fallback,
                                      .min_version = BH_TLS_VERSION_1_2,
@@ -99,18 +110,17 @@ static struct bh_tls_plan_input input_of(const struct plan_case *c, struct bh_tl
                                      .names = {listed, 2},
                                      .ca_file = BH_LIT("/ca.pem"),
                                      .pins = {pins, 1}};
-    return (struct bh_tls_plan_input){
-        .configured = demand,
-        .domain = BH_LIT("d.example"),
-        .host = {.name = bh_slice_str(c->host),
-                 .canonical = BH_LIT("base.example"),
-                 .mx_secure = true,
-                 .address_secure = true},
-        .dane = {.state = c->dane,
-                 .happened = BH_HAPPENED_DNS_BOGUS,
-                 .base = BH_LIT("base.example"),
-                 .tlsa = {record, 1}},
-        .sts = {.state = c->sts, .mx = {mx_patterns, 2}, .id = BH_LIT("1")}};
+    return (struct bh_tls_plan_input){.configured = demand,
+                                      .domain = BH_LIT("d.example"),
+                                      .host = {.name = bh_slice_str(c->host),
+                                               .canonical = BH_LIT("base.example"),
+                                               .mx_secure = true,
+                                               .address_secure = true},
+                                      .dane = {.state = c->dane,
+                                               .happened = BH_HAPPENED_DNS_BOGUS,
+                                               .base = BH_LIT("base.example"),
+                                               .tlsa = {record, 1}},
+                                      .sts = &sts_fact};
 }
 
 static bool has(const struct bh_names *names, const char *name)
@@ -178,9 +188,9 @@ static void table(void **unused)
 static void dane_names(void **unused)
 {
     (void)unused;
-    const struct plan_case c = {BH_TLS_AUTO, BH_TLS_OFF,     BH_DANE_USABLE,
-                                BH_STS_NONE, "mx.a.example", BH_PLAN_USE,
-                                BH_TLS_DANE, BH_TLS_BY_DANE, NO_NAMES};
+    const struct plan_case c = {BH_TLS_AUTO,      BH_TLS_OFF,     BH_DANE_USABLE,
+                                BH_STS_MODE_NONE, "mx.a.example", BH_PLAN_USE,
+                                BH_TLS_DANE,      BH_TLS_BY_DANE, NO_NAMES};
     struct bh_arena arena;
     struct bh_tls_demand demand;
     struct bh_tls_plan plan;
@@ -202,9 +212,9 @@ static void dane_names(void **unused)
 static void domain_is_part_of_the_demand(void **unused)
 {
     (void)unused;
-    const struct plan_case c = {BH_TLS_VERIFY, BH_TLS_OFF,          BH_DANE_NOT_ASKED,
-                                BH_STS_NONE,   "mx.a.example",      BH_PLAN_USE,
-                                BH_TLS_VERIFY, BH_TLS_BY_CONNECTOR, LISTED_DOMAIN_HOST};
+    const struct plan_case c = {BH_TLS_VERIFY,    BH_TLS_OFF,          BH_DANE_NOT_ASKED,
+                                BH_STS_MODE_NONE, "mx.a.example",      BH_PLAN_USE,
+                                BH_TLS_VERIFY,    BH_TLS_BY_CONNECTOR, LISTED_DOMAIN_HOST};
     struct bh_arena arena;
     struct bh_tls_demand demand;
     struct bh_tls_plan one, two, three;
@@ -245,33 +255,19 @@ static void route_is_proven(void **unused)
     bh_arena_init(&arena, 65536);
     c.mode = BH_TLS_AUTO;
     c.dane = BH_DANE_INSECURE;
-    c.sts = BH_STS_NONE;
+    c.sts = BH_STS_MODE_NONE;
     struct bh_tls_plan_input input = input_of(&c, &demand, &ee);
     input.host.mx_secure = false;
     assert_int_equal(bh_tls_plan_make(&input, &arena, &plan), BH_OK);
     assert_false(plan.route_proven);
-    input.sts.state = BH_STS_ENFORCE;
+    sts_fact.policy.mode = BH_STS_MODE_ENFORCE;
     assert_int_equal(bh_tls_plan_make(&input, &arena, &plan), BH_OK);
     assert_true(plan.route_proven);
-    input.sts.state = BH_STS_TESTING;
+    sts_fact.policy.mode = BH_STS_MODE_TESTING;
     input.host.smarthost = true;
     assert_int_equal(bh_tls_plan_make(&input, &arena, &plan), BH_OK);
     assert_true(plan.route_proven);
     bh_arena_fini(&arena);
-}
-
-static void sts_patterns(void **unused)
-{
-    (void)unused;
-    const struct bh_sts sts = {.state = BH_STS_ENFORCE, .mx = {mx_patterns, 2}};
-    assert_true(bh_sts_matches(&sts, BH_LIT("mx.a.example")));
-    assert_true(bh_sts_matches(&sts, BH_LIT("MX.A.example")));
-    assert_true(bh_sts_matches(&sts, BH_LIT("x.b.example")));
-    assert_false(bh_sts_matches(&sts, BH_LIT("y.x.b.example")));
-    assert_false(bh_sts_matches(&sts, BH_LIT("b.example")));
-    assert_false(bh_sts_matches(&sts, BH_LIT(".b.example")));
-    assert_false(bh_sts_matches(&sts, BH_LIT("")));
-    assert_false(bh_sts_matches(&sts, BH_LIT("evilb.example")));
 }
 
 static void copies_stand_alone(void **unused)
@@ -308,7 +304,6 @@ int main(void)
         cmocka_unit_test(domain_is_part_of_the_demand),
         cmocka_unit_test(verify_for_nothing_is_ours),
         cmocka_unit_test(route_is_proven),
-        cmocka_unit_test(sts_patterns),
         cmocka_unit_test(copies_stand_alone),
     };
     return cmocka_run_group_tests_name("tls_plan", tests, NULL, NULL);

@@ -2,24 +2,6 @@
 
 #define NAMES_EXTRA 2 /* the domain's and the host's beside those configured */
 
-bool bh_sts_matches(const struct bh_sts *sts, struct bh_slice host)
-{
-    for (size_t i = 0; i < sts->mx.count; i++) {
-        const struct bh_slice pattern = sts->mx.at[i];
-        if (bh_slice_eq_nocase(pattern, host)) {
-            return true;
-        }
-        if (pattern.len > 2 && pattern.ptr[0] == '*' && pattern.ptr[1] == '.') {
-            const size_t dot = bh_slice_find(host, '.');
-            if (dot > 0 &&
-                bh_slice_eq_nocase(bh_slice_skip(host, dot), bh_slice_skip(pattern, 1))) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
 /* ---- names ---- */
 
 struct name_list {
@@ -155,6 +137,10 @@ static bool dane_settles(const struct bh_tls_plan_input *in, struct bh_arena *ar
                    ? "DNSSEC finds its TLSA records forged or broken"
                    : "its TLSA records could not be looked up");
         return true;
+    case BH_DANE_UNTRUSTED:
+        refuse(plan, BH_PLAN_OURS, BH_HAPPENED_OUR_CONFIG,
+               "the trusted resolver failed its self-test: nothing it says of DNSSEC counts");
+        return true;
     case BH_DANE_NOT_ASKED:
     case BH_DANE_INSECURE:
     case BH_DANE_NONE:
@@ -177,6 +163,7 @@ static const char *why_no_dane(enum bh_dane_state state)
         return "none of its TLSA records is usable";
     case BH_DANE_USABLE:
     case BH_DANE_FAILED:
+    case BH_DANE_UNTRUSTED:
         break;
     }
     return "";
@@ -188,6 +175,11 @@ static enum bh_status plan_dane(const struct bh_tls_plan_input *in, struct bh_ar
     enum bh_status status = BH_OK;
     if (dane_settles(in, arena, plan, &status)) {
         return status;
+    }
+    if (in->dane.state == BH_DANE_NOT_ASKED) {
+        refuse(plan, BH_PLAN_OURS, BH_HAPPENED_OUR_CONFIG,
+               "dane needs a trusted resolver, and there is none");
+        return BH_OK;
     }
     const char *why = why_no_dane(in->dane.state);
     const enum bh_tls_mode fallback = in->configured->fallback;
@@ -222,7 +214,7 @@ static enum bh_status use_sts(const struct bh_tls_plan_input *in, struct bh_aren
                               struct bh_tls_plan *plan)
 {
     struct name_list names;
-    if (!bh_sts_matches(&in->sts, in->host.name)) {
+    if (!bh_sts_policy_matches(&in->sts->policy, in->host.name)) {
         refuse(plan, BH_PLAN_UNMET, BH_HAPPENED_TLS_UNVERIFIED,
                "the domain's MTA-STS policy does not list this host");
         plan->origin = BH_TLS_BY_STS;
@@ -245,7 +237,13 @@ static enum bh_status plan_auto(const struct bh_tls_plan_input *in, struct bh_ar
     if (dane_settles(in, arena, plan, &status)) {
         return status;
     }
-    if (in->sts.state == BH_STS_ENFORCE && !in->host.smarthost) {
+    const bool sts = in->sts != NULL && !in->host.smarthost;
+    if (sts && in->sts->origin == BH_STS_UNKNOWN) {
+        refuse(plan, BH_PLAN_OURS, BH_HAPPENED_OUR_RESOURCE,
+               "what is remembered of the domain's MTA-STS policy can't be read");
+        return BH_OK;
+    }
+    if (sts && in->sts->policy.mode == BH_STS_MODE_ENFORCE) {
         return use_sts(in, arena, plan);
     }
     if (in->dane.state == BH_DANE_UNUSABLE) {
@@ -343,38 +341,6 @@ const char *bh_tls_origin_name(enum bh_tls_origin origin)
         return "fallback";
     case BH_TLS_BY_DEFAULT:
         return "default";
-    }
-    return "unknown";
-}
-
-const char *bh_dane_state_name(enum bh_dane_state state)
-{
-    switch (state) {
-    case BH_DANE_NOT_ASKED:
-        return "not-asked";
-    case BH_DANE_INSECURE:
-        return "insecure";
-    case BH_DANE_NONE:
-        return "none";
-    case BH_DANE_UNUSABLE:
-        return "unusable";
-    case BH_DANE_USABLE:
-        return "usable";
-    case BH_DANE_FAILED:
-        return "failed";
-    }
-    return "unknown";
-}
-
-const char *bh_sts_state_name(enum bh_sts_state state)
-{
-    switch (state) {
-    case BH_STS_NONE:
-        return "none";
-    case BH_STS_TESTING:
-        return "testing";
-    case BH_STS_ENFORCE:
-        return "enforce";
     }
     return "unknown";
 }

@@ -4,10 +4,9 @@
  * (DESIGN section 6). Pure: the lookups are the caller's. */
 #pragma once
 
-#include "bh/arena.h"
+#include "bh/dane.h"
 #include "bh/outcome.h"
-#include "bh/status.h"
-#include "bh/tls_demand.h"
+#include "bh/sts.h"
 
 /** What the lookups of the route say of a host. All borrowed. */
 struct bh_plan_host {
@@ -19,41 +18,6 @@ struct bh_plan_host {
     bool address_secure;       /* so are its addresses */
     bool incomplete;           /* one of its address lookups failed */
 };
-
-enum bh_dane_state {
-    BH_DANE_NOT_ASKED, /* not wanted, or no resolver is trusted for it */
-    BH_DANE_INSECURE,  /* the way to the host is not authenticated: DANE does not apply */
-    BH_DANE_NONE,      /* no TLSA records, authentically; or the answer was not authenticated */
-    BH_DANE_UNUSABLE,  /* there are, but none that can be used: encryption is still due */
-    BH_DANE_USABLE,
-    BH_DANE_FAILED, /* bogus, SERVFAIL, no answer: not to be taken for "none" */
-};
-
-/** The TLSA records of a host. */
-struct bh_dane {
-    enum bh_dane_state state;
-    enum bh_happened happened; /* of FAILED: DNS_FAILED, DNS_BOGUS, DNS_TIMEOUT */
-    struct bh_slice base;      /* of USABLE: the TLSA base domain (RFC 7672 section 2.2.3) */
-    struct bh_tlsa_set tlsa;   /* of USABLE */
-};
-
-enum bh_sts_state {
-    BH_STS_NONE,    /* no policy, or not looked for */
-    BH_STS_TESTING, /* failures are reported, nothing is refused */
-    BH_STS_ENFORCE,
-};
-
-/** The MTA-STS policy in force for a domain. */
-struct bh_sts {
-    enum bh_sts_state state;
-    struct bh_names mx; /* its patterns, lower case: "mx.example", "*.example" */
-    struct bh_slice id;
-};
-
-/** Does a host match one of the patterns? A "*" is the whole left-most label (RFC 8461
- * section 4.1).
- */
-bool bh_sts_matches(const struct bh_sts *sts, struct bh_slice host);
 
 /** Which input decided. */
 enum bh_tls_origin {
@@ -78,7 +42,7 @@ struct bh_tls_plan_input {
     struct bh_slice domain; /* of the recipients: the next-hop domain */
     struct bh_plan_host host;
     struct bh_dane dane;
-    struct bh_sts sts;
+    const struct bh_sts_fact *sts; /* what is in force for the domain; NULL: not looked for */
 };
 
 struct bh_tls_plan {
@@ -104,7 +68,5 @@ BH_MUST_USE enum bh_status bh_tls_plan_make(const struct bh_tls_plan_input *inpu
 BH_MUST_USE enum bh_status bh_tls_demand_copy(const struct bh_tls_demand *demand,
                                               struct bh_arena *arena, struct bh_tls_demand *copy);
 
-/** Lower-case names, static storage: "dane", "unusable", "enforce". */
+/** Lower-case names, static storage: "connector", "dane". */
 const char *bh_tls_origin_name(enum bh_tls_origin origin);
-const char *bh_dane_state_name(enum bh_dane_state state);
-const char *bh_sts_state_name(enum bh_sts_state state);
