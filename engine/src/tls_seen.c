@@ -48,7 +48,7 @@ void tls_seen_want(struct tls_seen *seen, const struct bh_tls_demand *demand,
 }
 
 void tls_seen_inside(struct tls_seen *seen, const struct bh_tls_demand *demand,
-                     const struct bh_tls_facts *facts, struct bh_slice host)
+                     const struct bh_tls_facts *facts)
 {
     seen->known = true;
     seen->proof = proof_of(demand);
@@ -56,14 +56,14 @@ void tls_seen_inside(struct tls_seen *seen, const struct bh_tls_demand *demand,
     snprintf(seen->cipher, sizeof(seen->cipher), "%s", facts->cipher);
     seen->resumed = facts->resumed;
     seen->would_verify = facts->verified && facts->name_matched;
-    seen->matched[0] = '\0';
-    if (facts->name_matched) {
-        snprintf(seen->matched, sizeof(seen->matched), "%.*s", BH_FMT(bh_slice_take(host, 255)));
+    /* "name mx.example, CA Root", "pin ab12", "TLSA 3 1 1 ab12": the word for how is told by
+     * `proof`. */
+    struct bh_slice matched = bh_slice_str(facts->proof);
+    if (seen->proof == TLS_PROOF_NAME || seen->proof == TLS_PROOF_PIN) {
+        matched = bh_slice_skip(matched, bh_slice_find(matched, ' ') + 1);
     }
-    snprintf(seen->reason, sizeof(seen->reason), "%s",
-             !facts->verified       ? facts->verify_error
-             : !facts->name_matched ? "the certificate does not name the host"
-                                    : "");
+    snprintf(seen->matched, sizeof(seen->matched), "%.*s", BH_FMT(bh_slice_take(matched, 255)));
+    snprintf(seen->reason, sizeof(seen->reason), "%s", facts->verify_error);
     seen->has_spki = facts->has_spki;
     memcpy(seen->spki, facts->spki, sizeof(seen->spki));
 }

@@ -31,9 +31,9 @@ const char *tls_proof_name(enum tls_proof proof);
 /** Before the session opens: what is wanted and who says so. `origin` is cut to its room. */
 void tls_seen_want(struct tls_seen *seen, const struct bh_tls_demand *demand,
                    struct bh_slice origin);
-/** It is ready inside TLS, and met the demand. @param host that it spoke to */
+/** It is ready inside TLS, and met the demand. */
 void tls_seen_inside(struct tls_seen *seen, const struct bh_tls_demand *demand,
-                     const struct bh_tls_facts *facts, struct bh_slice host);
+                     const struct bh_tls_facts *facts);
 /** It is ready in clear text. */
 void tls_seen_in_clear(struct tls_seen *seen, const char *reason);
 /** What was got: "TLSv1.3 TLS_AES_256_GCM_SHA384, name mx.bank.test", "clear", or "unknown". */

@@ -9,6 +9,7 @@
 #include "bh/log.h"
 
 #define RESUME_MAX 4096 /* TLS sessions kept for resumption, a worker */
+#define FILES_MS 60000  /* between looks at certificate files */
 
 enum {
     WORKER_OPEN,
@@ -26,6 +27,7 @@ struct worker {
     pthread_t thread;
     uv_loop_t loop;
     uv_async_t doorbell;
+    uv_timer_t files; /* certificates on disk are looked at */
     struct bh_mailbox *box;
     struct bh_tls_worker *tls;
     struct bh_delivery_worker *delivery;
@@ -91,7 +93,7 @@ static void on_ready(void *ctx, struct bh_delivery *d, const struct bh_delivery_
     s->tls_ms = ready->tls_ms;
     tls_seen_want(&s->seen, &host->demand, bh_slice_str(host->origin));
     if (ready->tls != NULL) {
-        tls_seen_inside(&s->seen, &host->demand, ready->tls, bh_slice_str(host->name));
+        tls_seen_inside(&s->seen, &host->demand, ready->tls);
     } else {
         tls_seen_in_clear(&s->seen, s->clear                          ? "in clear after broken TLS"
                                     : host->demand.mode == BH_TLS_OFF ? "tls off"
@@ -272,7 +274,7 @@ static void open_session(struct worker *w, struct worker_session *s)
         const struct bh_outcome outcome = {
             .stage = BH_STAGE_CONNECT,
             .happened = status == BH_EINVAL ? BH_HAPPENED_OUR_CONFIG : BH_HAPPENED_OUR_RESOURCE,
-            .text = status == BH_EINVAL ? BH_LIT("this TLS demand can't be enforced yet")
+            .text = status == BH_EINVAL ? BH_LIT("this TLS demand can't be enforced")
                                         : BH_LIT("no memory for a session")};
         s->failed = !w->draining;
         keep_outcome(s, &outcome);
@@ -373,6 +375,7 @@ static void handle(struct worker *w, struct bh_letter *letter)
     case WORKER_END:
         BH_ASSERT(w->session_count == 0);
         uv_close((uv_handle_t *)&w->doorbell, NULL);
+        uv_close((uv_handle_t *)&w->files, NULL);
         break;
     default:
         BH_ASSERT(false);
@@ -389,9 +392,16 @@ static void on_doorbell(uv_async_t *async)
     }
 }
 
+static void on_files(uv_timer_t *timer)
+{
+    struct worker *w = timer->data;
+    bh_tls_worker_refresh(w->tls);
+}
+
 static void *run(void *arg)
 {
     struct worker *w = arg;
+    uv_timer_start(&w->files, on_files, FILES_MS, FILES_MS);
     w->options.started(w->options.ctx, w, &w->loop, w->tls);
     uv_run(&w->loop, UV_RUN_DEFAULT);
     bh_delivery_worker_destroy(w->delivery);
@@ -410,11 +420,13 @@ enum bh_status worker_create(const struct worker_options *options, struct worker
     w->drain.kind = WORKER_DRAIN;
     w->abort.kind = WORKER_ABORT;
     w->end.kind = WORKER_END;
-    if (uv_loop_init(&w->loop) != 0 || uv_async_init(&w->loop, &w->doorbell, on_doorbell) != 0) {
+    if (uv_loop_init(&w->loop) != 0 || uv_async_init(&w->loop, &w->doorbell, on_doorbell) != 0 ||
+        uv_timer_init(&w->loop, &w->files) != 0) {
         free(w);
         return BH_EIO;
     }
     w->doorbell.data = w;
+    w->files.data = w;
     w->box = bh_mailbox_create(SIZE_MAX, SIZE_MAX, ring, &w->doorbell);
     w->tls = bh_tls_worker_create(RESUME_MAX);
     w->delivery = w->tls != NULL ? bh_delivery_worker_create(&w->loop, w->tls) : NULL;

@@ -129,19 +129,21 @@ static void resumption_is_keyed_by_demand_and_host(void **unused)
     assert_false(resumes(&encrypt, "r.example"));
 }
 
-static void unsupported_demands_are_refused(void **unused)
+static void only_effective_demands_are_enforced(void **unused)
 {
     (void)unused;
-    const enum bh_tls_mode modes[] = {BH_TLS_VERIFY, BH_TLS_PIN, BH_TLS_DANE, BH_TLS_DANE_ONLY};
+    const enum bh_tls_mode modes[] = {BH_TLS_VERIFY, BH_TLS_PIN, BH_TLS_DANE, BH_TLS_DANE_ONLY,
+                                      BH_TLS_AUTO};
     for (size_t i = 0; i < BH_COUNT(modes); i++) {
-        const struct bh_tls_demand demand = demand_of(modes[i]);
-        assert_false(bh_tls_demand_supported(&demand));
+        const struct bh_tls_demand demand = demand_of(modes[i]); /* with nothing to prove it by */
         assert_null(client_of(&demand, "mx.example", false));
         assert_null(bh_clearance_plain(&demand, 7, 3));
     }
-    struct bh_tls_demand demand = demand_of(BH_TLS_ENCRYPT);
-    demand.client_cert = BH_LIT("/some/file");
-    assert_false(bh_tls_demand_supported(&demand));
+    const struct bh_slice name = BH_LIT("mx.example");
+    struct bh_tls_demand demand = demand_of(BH_TLS_VERIFY);
+    demand.names = (struct bh_names){&name, 1};
+    demand.match_host = true;
+    assert_null(client_of(&demand, "mx.example", false));
 }
 
 static void clear_text_needs_a_grant(void **unused)
@@ -152,7 +154,7 @@ static void clear_text_needs_a_grant(void **unused)
     demand = demand_of(BH_TLS_OPPORTUNISTIC);
     demand.implicit = true;
     assert_null(bh_clearance_plain(&demand, 7, 3));
-    const enum bh_tls_mode modes[] = {BH_TLS_OFF, BH_TLS_OPPORTUNISTIC, BH_TLS_AUTO};
+    const enum bh_tls_mode modes[] = {BH_TLS_OFF, BH_TLS_OPPORTUNISTIC};
     for (size_t i = 0; i < BH_COUNT(modes); i++) {
         demand = demand_of(modes[i]);
         struct bh_clearance *grant = bh_clearance_plain(&demand, 7, 3);
@@ -285,7 +287,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_session_carries_text),
         cmocka_unit_test(resumption_is_keyed_by_demand_and_host),
-        cmocka_unit_test(unsupported_demands_are_refused),
+        cmocka_unit_test(only_effective_demands_are_enforced),
         cmocka_unit_test(clear_text_needs_a_grant),
         cmocka_unit_test(a_clearance_is_valid_for_itself_alone),
         cmocka_unit_test(garbage_fails_the_session),

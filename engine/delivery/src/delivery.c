@@ -280,8 +280,7 @@ static bool params_usable(const struct bh_delivery_params *p)
                   p->connect_ms > 0;
     for (uint32_t i = 0; usable && i < p->targets_count; i++) {
         const struct bh_tls_demand *demand = p->targets[i].demand;
-        usable =
-            demand != NULL && bh_tls_demand_is_effective(demand) && bh_tls_demand_supported(demand);
+        usable = demand != NULL && bh_tls_demand_is_effective(demand);
     }
     return usable;
 }

@@ -33,7 +33,10 @@ static void on_handshake(struct bh_delivery *d)
     }
     d->clearance = bh_clearance_of_tls(d->tls);
     if (d->clearance == NULL) {
-        fail_core(d, BH_STAGE_TLS, BH_HAPPENED_TLS_UNVERIFIED, BH_LIT("the demand is not met"));
+        const struct bh_slice why = bh_tls_error(d->tls);
+        fail_core(d, BH_STAGE_TLS,
+                  why.len > 0 ? BH_HAPPENED_TLS_UNVERIFIED : BH_HAPPENED_OUR_RESOURCE,
+                  why.len > 0 ? why : BH_LIT("no memory for a clearance"));
         return;
     }
     d->options.peer_proven =
@@ -53,7 +56,11 @@ static void start_tls(struct bh_delivery *d)
     d->tls_started_ms = uv_now(d->worker->loop);
     char text[FAILURE_TEXT_MAX];
     struct bh_buf error = bh_buf(text, sizeof(text));
-    const enum bh_status status = bh_tls_client_create(d->worker->tls, &params, &d->tls, &error);
+    enum bh_status status = bh_tls_client_create(d->worker->tls, &params, &d->tls, &error);
+    if (status == BH_OK) {
+        /* From here on the contents of files count, too: what is proven is proven against them. */
+        status = bh_tls_worker_digest(d->worker->tls, target->demand, d->digest, &error);
+    }
     if (status != BH_OK) {
         fail_core(d, BH_STAGE_TLS,
                   status == BH_EIO      ? BH_HAPPENED_OUR_SECRET
@@ -258,7 +265,10 @@ static void on_cipher(struct bh_delivery *d, struct bh_slice octets)
         if (plain.len > 0) {
             bh_client_on_bytes(&d->client, bh_buf_slice(&plain), bh_delivery_now(d));
         }
-        if (status == BH_EPROTO) {
+        if (status == BH_EPROTO && !d->ready && bh_tls_state(d->tls) == BH_TLS_FAILED) {
+            /* TLS 1.3 lets a peer refuse us after our side of the handshake is done. */
+            fail_core(d, BH_STAGE_TLS, BH_HAPPENED_TLS_FAILED, bh_tls_error(d->tls));
+        } else if (status == BH_EPROTO) {
             lost(d);
         }
         if (status != BH_OK) {

@@ -70,10 +70,9 @@ struct bh_clearance *bh_clearance_plain(const struct bh_tls_demand *demand, uint
                                         uint64_t generation)
 {
     uint8_t digest[BH_TLS_DIGEST_LEN];
-    const bool allowed = demand->mode == BH_TLS_OFF || demand->mode == BH_TLS_OPPORTUNISTIC ||
-                         demand->mode == BH_TLS_AUTO;
-    if (!allowed || demand->implicit || bh_tls_demand_requires_tls(demand) ||
-        bh_tls_demand_digest(demand, digest) != BH_OK) {
+    const bool allowed = demand->mode == BH_TLS_OFF || demand->mode == BH_TLS_OPPORTUNISTIC;
+    if (!allowed || !bh_tls_demand_is_effective(demand) || demand->implicit ||
+        bh_tls_demand_requires_tls(demand) || bh_tls_demand_digest(demand, digest) != BH_OK) {
         return NULL;
     }
     return bh_clearance_create(false, connection, generation, digest);

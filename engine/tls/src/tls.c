@@ -3,8 +3,6 @@
 
 #include <limits.h>
 #include <openssl/err.h>
-#include <openssl/evp.h>
-#include <openssl/x509v3.h>
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -62,23 +60,27 @@ void bh_tls_destroy(struct bh_tls *tls)
             SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
         }
         SSL_free(tls->ssl);
+        SSL_SESSION_free(tls->early);
+        free((void *)(uintptr_t)tls->names.at);
+        free(tls->pins);
         free(tls);
     }
 }
 
-static void set_error(struct bh_tls *tls, const char *otherwise)
+void bh_tls_set_error(struct bh_tls *tls, const char *text)
 {
-    const unsigned long code = ERR_peek_last_error();
-    const char *reason = code != 0 ? ERR_reason_error_string(code) : NULL;
-    struct bh_buf buf = bh_buf(tls->error, sizeof(tls->error));
-    bh_buf_add_cut(&buf, bh_slice_str(reason != NULL ? reason : otherwise));
-    tls->error_len = buf.len;
-    ERR_clear_error();
+    tls->error[0] = '\0';
+    bh_tls_add_error(tls, text);
+}
+
+void bh_tls_add_error(struct bh_tls *tls, const char *text)
+{
+    bh_tls_put_text(tls->error, sizeof(tls->error), bh_slice_str(text));
 }
 
 static void fail(struct bh_tls *tls, const char *otherwise)
 {
-    set_error(tls, otherwise);
+    bh_tls_explain_failure(tls, otherwise);
     tls->state = BH_TLS_FAILED;
 }
 
@@ -92,49 +94,18 @@ int bh_tls_note_verify(int good, X509_STORE_CTX *store)
                                 X509_STORE_CTX_get_error_depth(store),
                                 X509_STORE_CTX_get_current_cert(store));
     }
-    return 1;
+    /* OpenSSL keeps the first failure of a client that goes no further; a server's handshake would
+     * end with it. */
+    return tls != NULL && tls->client ? good : 1;
 }
 
-static void learn_peer(struct bh_tls *tls)
-{
-    const X509 *certificate = SSL_get0_peer_certificate(tls->ssl);
-    if (certificate == NULL) {
-        bh_tls_put_text(tls->facts.verify_error, sizeof(tls->facts.verify_error),
-                        BH_LIT("no certificate"));
-        return;
-    }
-    bh_tls_learn_certificate(&tls->facts, certificate);
-    tls->facts.verified =
-        SSL_get_verify_result(tls->ssl) == X509_V_OK && tls->verify_code == X509_V_OK;
-    bh_tls_put_text(tls->facts.verify_error, sizeof(tls->facts.verify_error),
-                    bh_slice_str(tls->verify_text));
-    if (!tls->facts.verified && tls->facts.verify_error[0] == '\0') { /* it was resumed */
-        bh_tls_put_verify_error(tls->facts.verify_error, sizeof(tls->facts.verify_error),
-                                (int)SSL_get_verify_result(tls->ssl), 0, NULL);
-    }
-    /* OpenSSL's prototype takes it without const, and only reads. */
-    X509 *leaf = (X509 *)(uintptr_t)certificate;
-    tls->facts.name_matched =
-        tls->host[0] != '\0' &&
-        (X509_check_host(leaf, tls->host, 0, X509_CHECK_FLAG_NEVER_CHECK_SUBJECT, NULL) == 1 ||
-         X509_check_ip_asc(leaf, tls->host, 0) == 1);
-    tls->facts.peer_authenticated =
-        tls->facts.verified && (tls->client ? tls->facts.name_matched : tls->asks_client);
-}
 static void handshake_done(struct bh_tls *tls)
 {
-    tls->state = BH_TLS_UP;
-    tls->facts.version = SSL_get_version(tls->ssl);
-    tls->facts.cipher = SSL_get_cipher_name(tls->ssl);
-    tls->facts.resumed = SSL_session_reused(tls->ssl) == 1;
-    if (tls->client || tls->asks_client) {
-        learn_peer(tls);
-    }
+    bh_tls_judge(tls);
     if (tls->client) {
-        /* Every supported demand is met by a handshake within the versions and ciphers it was
-         * given; the modes that demand more never get this far. */
-        tls->met = true;
+        bh_tls_keep_early(tls);
     }
+    tls->state = BH_TLS_UP;
 }
 
 enum bh_tls_state bh_tls_handshake(struct bh_tls *tls)
@@ -162,6 +133,11 @@ enum bh_tls_state bh_tls_state(const struct bh_tls *tls)
 
 enum bh_status bh_tls_feed(struct bh_tls *tls, struct bh_slice cipher)
 {
+    while (tls->first_len < TLS_FIRST_MAX && tls->first_len < cipher.len && !tls->fed) {
+        tls->first[tls->first_len] = cipher.ptr[tls->first_len];
+        tls->first_len++;
+    }
+    tls->fed = tls->fed || cipher.len > 0;
     while (cipher.len > 0) {
         const int n =
             BIO_write(tls->in, cipher.ptr, cipher.len < INT_MAX ? (int)cipher.len : INT_MAX);
@@ -208,7 +184,7 @@ enum bh_status bh_tls_write(struct bh_tls *tls, struct bh_slice plain)
     if (tls->state == BH_TLS_SHAKING) {
         return BH_MORE;
     }
-    if (tls->state == BH_TLS_FAILED) {
+    if (tls->state == BH_TLS_FAILED || (tls->client && !tls->met)) {
         return BH_EPROTO;
     }
     if (plain.len == 0) {
@@ -258,5 +234,5 @@ const struct bh_tls_facts *bh_tls_facts(const struct bh_tls *tls)
 
 struct bh_slice bh_tls_error(const struct bh_tls *tls)
 {
-    return bh_slice(tls->error, tls->error_len);
+    return bh_slice_str(tls->error);
 }

@@ -1,8 +1,6 @@
-/* The client side: one context a worker, the demand applied to each session. */
+/* The client side: the demand applied to each session. What the peer showed is judged in
+ * tls_judge.c. */
 #include <openssl/err.h>
-#include <openssl/evp.h>
-#include <openssl/x509v3.h>
-#include <pthread.h>
 #include <stdlib.h>
 
 #include "clearance.h"
@@ -13,46 +11,6 @@
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:" \
     "AES128-GCM-SHA256:AES128-SHA"
 #define SMALL_GROUPS "X25519:P-256"
-
-enum bh_status bh_tls_demand_digest(const struct bh_tls_demand *demand,
-                                    uint8_t digest[BH_TLS_DIGEST_LEN])
-{
-    /* Names and pins are bounded by the configuration; 64 KiB is far above what it lets through. */
-    const size_t cap = (size_t)64 * 1024;
-    char *storage = malloc(cap);
-    if (storage == NULL) {
-        return BH_ENOMEM;
-    }
-    struct bh_writer w = {.buf = bh_buf(storage, cap)};
-    bh_tls_demand_write(demand, &w);
-    enum bh_status status = BH_ELIMIT;
-    if (!w.overflow) {
-        unsigned len = 0;
-        status = EVP_Digest(w.buf.ptr, w.buf.len, digest, &len, EVP_sha256(), NULL) == 1 &&
-                         len == BH_TLS_DIGEST_LEN
-                     ? BH_OK
-                     : BH_ENOMEM;
-    }
-    free(storage);
-    return status;
-}
-
-bool bh_tls_demand_supported(const struct bh_tls_demand *demand)
-{
-    switch (demand->mode) {
-    case BH_TLS_OFF:
-    case BH_TLS_OPPORTUNISTIC:
-    case BH_TLS_ENCRYPT:
-    case BH_TLS_AUTO:
-        return demand->client_cert.len == 0;
-    case BH_TLS_VERIFY:
-    case BH_TLS_PIN:
-    case BH_TLS_DANE:
-    case BH_TLS_DANE_ONLY:
-        return false;
-    }
-    return false;
-}
 
 int bh_tls_version_number(enum bh_tls_version version)
 {
@@ -72,49 +30,46 @@ int bh_tls_version_number(enum bh_tls_version version)
 }
 
 /* OpenSSL hands over a session that can be resumed: with TLS 1.2 as the handshake ends, with 1.3 in
- * a later read. Each supported demand is met once the handshake is, so that it may be kept. */
-static int on_new_session(SSL *ssl, SSL_SESSION *session)
+ * a later read. It is kept for exactly the demand that its handshake met, so not before that has
+ * been judged. */
+int bh_tls_on_new_session(SSL *ssl, SSL_SESSION *session)
 {
     struct bh_tls *tls = SSL_get_ex_data(ssl, bh_tls_ex_index());
     if (tls == NULL || tls->worker == NULL || tls->key_len == 0 || tls->state == BH_TLS_FAILED) {
         return 0;
     }
-    return bh_tls_resume_keep(tls->worker, bh_slice(tls->key, tls->key_len), session) ? 1 : 0;
+    if (tls->state == BH_TLS_SHAKING) {
+        SSL_SESSION_free(tls->early);
+        tls->early = session;
+        return 1;
+    }
+    return tls->met && bh_tls_resume_keep(tls->worker, tls, session) ? 1 : 0;
 }
 
-static pthread_once_t authorities_once = PTHREAD_ONCE_INIT;
-static X509_STORE *authorities; /* the system's, for the life of the process; NULL: none */
-
-/* Loading the bundle takes some 60 ms: once, and shared by all workers, which only read it. A
- * machine without one is no error, only one where every peer is unverified. */
-static void load_authorities(void)
+void bh_tls_keep_early(struct bh_tls *tls)
 {
-    X509_STORE *store = X509_STORE_new();
-    if (store != NULL && X509_STORE_set_default_paths(store) == 1) {
-        authorities = store;
-    } else {
-        X509_STORE_free(store);
+    if (tls->early != NULL && (!tls->met || !bh_tls_resume_keep(tls->worker, tls, tls->early))) {
+        SSL_SESSION_free(tls->early);
     }
-    ERR_clear_error();
+    tls->early = NULL;
 }
 
 struct bh_tls_worker *bh_tls_worker_create(uint32_t resume_max)
 {
+    const struct bh_tls_demand plain = {.mode = BH_TLS_OPPORTUNISTIC};
     struct bh_tls_worker *w = calloc(1, sizeof(*w));
-    SSL_CTX *ctx = w != NULL ? SSL_CTX_new(TLS_client_method()) : NULL;
-    if (ctx == NULL || bh_tls_ex_index() < 0) {
-        SSL_CTX_free(ctx);
+    char text[64];
+    struct bh_buf error = bh_buf(text, sizeof(text));
+    struct tls_context *context = NULL;
+    if (w == NULL || bh_tls_ex_index() < 0) {
         free(w);
         return NULL;
     }
-    w->ctx = ctx;
     w->resume_max = resume_max;
-    SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY);
-    SSL_CTX_set_options(ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
-    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
-    SSL_CTX_sess_set_new_cb(ctx, on_new_session);
-    if (pthread_once(&authorities_once, load_authorities) == 0 && authorities != NULL) {
-        SSL_CTX_set1_cert_store(ctx, authorities);
+    /* The one that most sessions use, with the system's authorities: now, not in a handshake. */
+    if (bh_tls_context_of(w, &plain, &context, &error) != BH_OK) {
+        bh_tls_worker_destroy(w);
+        return NULL;
     }
     return w;
 }
@@ -123,7 +78,7 @@ void bh_tls_worker_destroy(struct bh_tls_worker *worker)
 {
     if (worker != NULL) {
         bh_tls_resume_clear(worker);
-        SSL_CTX_free(worker->ctx);
+        bh_tls_contexts_clear(worker);
         free(worker);
     }
 }
@@ -184,19 +139,67 @@ static bool is_address(const char *host)
     return bh_ip_parse(bh_slice_str(host), &ip);
 }
 
-/* The name goes into SNI; the same name is compared with the certificate for the facts. */
+/* The name goes into SNI, and is what TLSA records are for. */
 static bool set_names(struct bh_tls *tls, const struct bh_tls_client_params *p)
 {
     char sni[256];
     struct bh_slice host = p->host;
     if (host.len > 0 && host.ptr[host.len - 1] == '.') {
-        host.len--; /* OpenSSL matches no name with a trailing dot */
+        host.len--;
     }
     const struct bh_slice name = p->demand->sni.len > 0 ? p->demand->sni : host;
     if (!c_string(host, tls->host, sizeof(tls->host)) || !c_string(name, sni, sizeof(sni))) {
         return false;
     }
-    return sni[0] == '\0' || is_address(sni) || SSL_set_tlsext_host_name(tls->ssl, sni) == 1;
+    const bool named = sni[0] != '\0' && !is_address(sni);
+    if (named && SSL_set_tlsext_host_name(tls->ssl, sni) != 1) {
+        return false;
+    }
+    /* Where the demand names nobody, the facts are about the host. */
+    const struct bh_slice own = bh_slice_str(tls->host);
+    const bool listed = (p->demand->mode == BH_TLS_VERIFY || p->demand->mode == BH_TLS_DANE) &&
+                        p->demand->names.count > 0;
+    const struct bh_names names = listed ? p->demand->names : (struct bh_names){&own, 1};
+    bool good = false;
+    tls->names = bh_tls_names_copy(&names, &good);
+    return good;
+}
+
+static bool copy_pins(struct bh_tls *tls, const struct bh_tls_demand *demand)
+{
+    if (demand->mode != BH_TLS_PIN) {
+        return true;
+    }
+    tls->pins = malloc(demand->pins.count * sizeof(*tls->pins));
+    if (tls->pins == NULL) {
+        return false;
+    }
+    memcpy(tls->pins, demand->pins.at, demand->pins.count * sizeof(*tls->pins));
+    tls->pins_count = demand->pins.count;
+    return true;
+}
+
+/* Records that OpenSSL refuses (a digest of the wrong length) match nothing; without one that it
+ * takes, the demand is not met. */
+static bool set_tlsa(struct bh_tls *tls, const struct bh_tls_demand *demand)
+{
+    if (demand->mode != BH_TLS_DANE) {
+        return true;
+    }
+    const char *sni = SSL_get_servername(tls->ssl, TLSEXT_NAMETYPE_host_name);
+    if (SSL_dane_enable(tls->ssl, sni != NULL ? sni : tls->host) < 1) {
+        return false;
+    }
+    for (size_t i = 0; i < demand->tlsa.count; i++) {
+        const struct bh_tlsa *r = &demand->tlsa.at[i];
+        const bool usable = r->usage == USAGE_TA || r->usage == USAGE_EE;
+        /* OpenSSL takes usages 0 and 1, too; they mean nothing to SMTP (RFC 7672 section 3.1.3). */
+        if (usable && SSL_dane_tlsa_add(tls->ssl, r->usage, r->selector, r->matching,
+                                        (const unsigned char *)r->data.ptr, r->data.len) < 0) {
+            return false;
+        }
+    }
+    return SSL_set1_host(tls->ssl, NULL) == 1; /* names are compared by bh_tls_judge */
 }
 
 static bool set_key(struct bh_tls *tls, const struct bh_tls_client_params *p)
@@ -213,42 +216,80 @@ static bool set_key(struct bh_tls *tls, const struct bh_tls_client_params *p)
     return true;
 }
 
+static bool set_session(struct bh_tls *tls)
+{
+    const struct tls_resume *known =
+        tls->key_len > 0 ? bh_tls_resume_find(tls->worker, bh_slice(tls->key, tls->key_len)) : NULL;
+    if (known == NULL) {
+        return true;
+    }
+    tls->prior = known->facts;
+    tls->valid_until_unix = known->valid_until_unix;
+    tls->prior_until_ms = known->until_ms;
+    tls->has_prior = true;
+    return SSL_set_session(tls->ssl, known->session) == 1;
+}
+
 static bool configure(struct bh_tls *tls, const struct bh_tls_client_params *p)
 {
-    if (bh_tls_demand_digest(p->demand, tls->digest) != BH_OK ||
-        !set_versions(tls->ssl, p->demand, p->small_hello) ||
-        !set_ciphers(tls->ssl, p->demand, p->small_hello) || !set_names(tls, p) ||
-        !set_key(tls, p)) {
-        return false;
-    }
-    /* No supported mode refuses a certificate; the result is computed all the same. */
+    tls->mode = p->demand->mode;
+    /* A peer that fails is told of exactly, so that nothing ends the handshake: bh_tls_judge looks
+     * at it when it is done, and bh_tls_write sends nothing to a peer that has not met the demand.
+     */
     SSL_set_verify(tls->ssl, SSL_VERIFY_NONE, bh_tls_note_verify);
-    SSL_SESSION *session =
-        tls->key_len > 0 ? bh_tls_resume_find(tls->worker, bh_slice(tls->key, tls->key_len)) : NULL;
-    return session == NULL || SSL_set_session(tls->ssl, session) == 1;
+    return set_versions(tls->ssl, p->demand, p->small_hello) &&
+           set_ciphers(tls->ssl, p->demand, p->small_hello) && set_names(tls, p) &&
+           copy_pins(tls, p->demand) && set_tlsa(tls, p->demand) && set_key(tls, p) &&
+           set_session(tls);
+}
+
+static enum bh_status make(struct bh_tls_worker *worker, const struct bh_tls_client_params *params,
+                           const struct tls_context *context, struct bh_tls *tls,
+                           struct bh_buf *error)
+{
+    tls->worker = worker;
+    tls->connection = params->connection;
+    tls->generation = params->generation;
+    const enum bh_status status = bh_tls_context_digest(context, params->demand, tls->digest);
+    if (status != BH_OK) {
+        return status;
+    }
+    ERR_clear_error();
+    if (!configure(tls, params)) {
+        const char *why = ERR_reason_error_string(ERR_peek_last_error());
+        bh_buf_add_cut(error, BH_LIT("versions, ciphers or names of this TLS demand are refused"));
+        bh_buf_add_cut(error, why != NULL ? BH_LIT(": ") : BH_EMPTY);
+        bh_buf_add_cut(error, why != NULL ? bh_slice_str(why) : BH_EMPTY);
+        ERR_clear_error();
+        return BH_EINVAL;
+    }
+    return BH_OK;
 }
 
 enum bh_status bh_tls_client_create(struct bh_tls_worker *worker,
                                     const struct bh_tls_client_params *params, struct bh_tls **tls,
                                     struct bh_buf *error)
 {
-    if (!bh_tls_demand_supported(params->demand) || params->demand->mode == BH_TLS_OFF ||
+    const struct bh_tls_demand *demand = params->demand;
+    if (!bh_tls_demand_is_effective(demand) || demand->mode == BH_TLS_OFF ||
         params->connection == 0) {
         bh_buf_add_cut(error, BH_LIT("this TLS demand can't be enforced"));
         return BH_EINVAL;
     }
-    struct bh_tls *new = bh_tls_wrap(worker->ctx, true);
-    if (new == NULL) {
-        return BH_ENOMEM;
+    if (params->generation != worker->generation) {
+        worker->generation = params->generation; /* a reload: files may have changed with it */
+        bh_tls_worker_refresh(worker);
     }
-    new->worker = worker;
-    new->connection = params->connection;
-    new->generation = params->generation;
-    if (!configure(new, params)) {
-        ERR_clear_error();
+    struct tls_context *context = NULL;
+    enum bh_status status = bh_tls_context_of(worker, demand, &context, error);
+    if (status != BH_OK) {
+        return status;
+    }
+    struct bh_tls *new = bh_tls_wrap(context->ctx, true);
+    status = new != NULL ? make(worker, params, context, new, error) : BH_ENOMEM;
+    if (status != BH_OK) {
         bh_tls_destroy(new);
-        bh_buf_add_cut(error, BH_LIT("versions, ciphers or names of this TLS demand are refused"));
-        return BH_EINVAL;
+        return status;
     }
     *tls = new;
     return BH_OK;

@@ -24,13 +24,23 @@ struct bh_tls_worker *bh_tls_worker_create(uint32_t resume_max);
 /** All its sessions must be gone. NULL is fine. */
 void bh_tls_worker_destroy(struct bh_tls_worker *worker);
 
+/** Look at every file that demands name (CA, client certificate, key) and at the system's
+ * authorities, and read anew what has changed. Asks stat(2) for each; call it every minute or so. A
+ * session of a generation not seen before does it, too. */
+void bh_tls_worker_refresh(struct bh_tls_worker *worker);
+
 /** SHA-256 over the canonical octets of the demand. Files count by path. */
 BH_MUST_USE enum bh_status bh_tls_demand_digest(const struct bh_tls_demand *demand,
                                                 uint8_t digest[BH_TLS_DIGEST_LEN]);
-/** Can this layer enforce the demand? false for verify, pin, dane, dane-only and client
- * certificates: they are refused until they are built, never weakened. auto acts as opportunistic.
- */
-bool bh_tls_demand_supported(const struct bh_tls_demand *demand);
+/** With the contents of its files, as a session made now would be held to it: what clearances for
+ * TLS are bound to. Where the demand names no file (and is not verify), the same as
+ * bh_tls_demand_digest.
+ * @param error  appended to (cut): which file is bad, and how
+ * @return BH_OK; BH_EIO: a file is bad; BH_ENOMEM */
+BH_MUST_USE enum bh_status bh_tls_worker_digest(struct bh_tls_worker *worker,
+                                                const struct bh_tls_demand *demand,
+                                                uint8_t digest[BH_TLS_DIGEST_LEN],
+                                                struct bh_buf *error);
 
 /* ---- sessions ---- */
 
@@ -95,7 +105,8 @@ enum bh_tls_state bh_tls_state(const struct bh_tls *tls);
  * @return BH_OK: something came, call again; BH_MORE: nothing until more is fed (or no room);
  *         BH_EPROTO: the session failed or was closed; see bh_tls_state */
 BH_MUST_USE enum bh_status bh_tls_read(struct bh_tls *tls, struct bh_buf *plain);
-/** Encrypt all of it. @return BH_OK, BH_MORE (not up yet), BH_EPROTO (failed), BH_ENOMEM */
+/** Encrypt all of it. A client's session that did not meet its demand takes nothing.
+ * @return BH_OK, BH_MORE (not up yet), BH_EPROTO (failed, or the demand is not met), BH_ENOMEM */
 BH_MUST_USE enum bh_status bh_tls_write(struct bh_tls *tls, struct bh_slice plain);
 /** Queue close_notify. */
 void bh_tls_shutdown(struct bh_tls *tls);
@@ -136,7 +147,7 @@ struct bh_tls_facts {
     uint8_t spki[BH_PIN_LEN]; /* SHA-256 of the peer's SubjectPublicKeyInfo */
 };
 const struct bh_tls_facts *bh_tls_facts(const struct bh_tls *tls);
-/** Why it failed, for people; borrowed from the session. */
+/** Why it failed, or is up but has not met its demand, for people; borrowed from the session. */
 struct bh_slice bh_tls_error(const struct bh_tls *tls);
 
 /* ---- clearances ---- */
@@ -144,7 +155,8 @@ struct bh_slice bh_tls_error(const struct bh_tls *tls);
 /** The clearance of a client session whose handshake is up and met the demand.
  * @return NULL otherwise. Destroy it when the connection ends. */
 struct bh_clearance *bh_clearance_of_tls(const struct bh_tls *tls);
-/** The grant for clear text: only for off, opportunistic and auto without implicit TLS.
+/** The grant for clear text: only for off and opportunistic without implicit TLS. It is bound to
+ * bh_tls_demand_digest.
  * @return NULL for any other demand, or for want of memory */
 struct bh_clearance *bh_clearance_plain(const struct bh_tls_demand *demand, uint64_t connection,
                                         uint64_t generation);
