@@ -23,6 +23,7 @@ class Message:
     tls: str  # "TLSv1.3", or "" in clear
     connection: int
     hello: str
+    client: str  # common name of the client's certificate
 
     @property
     def addresses(self):
@@ -57,7 +58,8 @@ class Partner(Changing):
     recipient."""
 
     def __init__(self, host="127.0.0.1", port=0, certificate=None, implicit_tls=False, lmtp=False,
-                 extensions=EXTENSIONS, name="partner.test", max_tls=None):  # fmt: skip
+                 extensions=EXTENSIONS, name="partner.test", max_tls=None, min_tls=None,
+                 client_ca=None):  # fmt: skip
         super().__init__()
         self.host, self.port, self.name, self.lmtp = host, port, name, lmtp
         self.extensions = list(extensions)
@@ -66,11 +68,18 @@ class Partner(Changing):
         if certificate:
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.context.load_cert_chain(*certificate)
+            if min_tls:  # also below what OpenSSL takes to be safe
+                self.context.set_ciphers("DEFAULT:@SECLEVEL=0")
+                self.context.minimum_version = min_tls
             if max_tls:
                 self.context.maximum_version = max_tls
+            if client_ca:
+                self.context.load_verify_locations(client_ca)
+                self.context.verify_mode = ssl.CERT_REQUIRED
         self.rules = []
         self.messages = []  # accepted with 2xx, in order
         self.commands = []  # (connection, verb, argument) in order
+        self.clear = {}  # connection: every octet that came in clear
         self.connections = 0
         self.open_sessions = set()
         self.most_open = 0
@@ -190,6 +199,7 @@ class _Session:
         self.buffer = b""
         self.tls = ""
         self.hello = ""
+        self.client = ""
         self.reset()
 
     def reset(self):
@@ -230,11 +240,18 @@ class _Session:
                 self.partner.changed.notify_all()
             raise
         self.tls = self.connection.version()
+        if self.partner.context.verify_mode == ssl.CERT_REQUIRED:
+            subject = self.connection.getpeercert()["subject"]
+            self.client = dict(pair for part in subject for pair in part)["commonName"]
 
     def more(self):
         octets = self.connection.recv(65536)
         if not octets:
             raise _End
+        if not self.tls:
+            with self.partner.changed:
+                before = self.partner.clear.get(self.number, b"")
+                self.partner.clear[self.number] = before + octets
         self.buffer += octets
 
     def line(self):
@@ -348,7 +365,7 @@ class _Session:
 
     def finish(self, content):
         message = Message(self.sender, self.sender_parameters, list(self.recipients), content,
-                          self.tls, self.number, self.hello)  # fmt: skip
+                          self.tls, self.number, self.hello, self.client)  # fmt: skip
         self.reset()
         self.partner.record(self.number, "dot", message.sender)
         replies = []
