@@ -31,12 +31,15 @@ const char bh_schema_builtin[] =
     "ff00::/8\n"
     "}\n"
     "listen builtin {\n"
-    "  tls off { min-version TLSv1.2 }\n" /* 3.4 */
-    "  max-hops 50\n"                     /* 3.5, as Postfix */
+    "  tls off { min-version TLSv1.2; client-ca none }\n" /* 3.4 */
+    "  auth-file none\n"
+    "  max-hops 50\n"  /* 3.5, as Postfix */
+    "  min-rate 500\n" /* 3.2: octets a second */
     "  limits {\n"
     "    sessions 1000; sessions-per-client 200\n"
     "    message-size 35M\n" /* 3.5, as Exchange: backends send what partners take */
     "    recipients 1000; line-length 4096; commands unlimited; errors 20; transactions 16\n"
+    "    auth-failures 3\n"
     "  }\n"
     "  timeouts { command 5m; data 5m; session none }\n" /* RFC 5321 4.5.3.2.7 */
     "}\n"

@@ -362,6 +362,34 @@ static bool read_address(struct loading *l, const struct bh_config_node *node, s
     return read_tcp_address(text, listen);
 }
 
+/* Who may send, and whether what they show for it can be asked for. */
+static void check_clients(struct loading *l, const struct bh_config_node *node,
+                          const struct bh_config_node *tls, const struct bh_listen_config *listen)
+{
+    const bool asks = listen->client_ca.len > 0 || listen->client_pins.count > 0;
+    const bool uses_tls = listen->tls != BH_LISTEN_TLS_OFF;
+    const struct bh_config_node *auth = bh_config_node_child(node, "auth-file");
+    if (listen->relay_certificate && (!asks || !uses_tls)) {
+        bh_load_error(&l->load, node, NULL,
+                      "relay-from certificate needs tls starttls or implicit, with 'client-ca' or "
+                      "'client-pins'");
+    } else if (asks && !listen->relay_certificate) {
+        bh_load_warning(
+            &l->load, tls != NULL ? tls : node, NULL,
+            "'client-ca' and 'client-pins' give no right: state relay-from certificate");
+    }
+    if (listen->auth_file.len > 0 && !uses_tls) {
+        bh_load_error(
+            &l->load, auth != NULL ? auth : node, NULL,
+            "'auth-file' needs tls starttls or implicit: AUTH is offered inside TLS only");
+    }
+    if (listen->relay_from.count == 0 && !listen->relay_local && !listen->relay_certificate &&
+        listen->auth_file.len == 0) {
+        bh_load_warning(&l->load, node, NULL,
+                        "nobody may send through this listener: state relay-from");
+    }
+}
+
 static void check_listen(struct loading *l, const struct bh_config_node *node,
                          const struct bh_listen_config *listen)
 {
@@ -371,10 +399,7 @@ static void check_listen(struct loading *l, const struct bh_config_node *node,
         bh_load_error(&l->load, tls != NULL ? tls : node, NULL,
                       "tls starttls and implicit need 'certificate' and 'key'");
     }
-    if (listen->relay_from.count == 0 && !listen->relay_local) {
-        bh_load_warning(&l->load, node, NULL,
-                        "nobody may send through this listener: state relay-from");
-    }
+    check_clients(l, node, tls, listen);
     for (size_t i = 0; i < l->config->listens_count; i++) {
         const struct bh_listen_config *other = &l->config->listens[i];
         if (bh_slice_eq(other->text, listen->text) &&

@@ -163,6 +163,9 @@ static const struct bh_setting listen_tls_rows[] = {
     PLAIN("certificate", BH_KIND_FILE, L(certificate), 0, NULL),
     PLAIN("key", BH_KIND_FILE, L(key), 0, NULL),
     PICK("min-version", L(min_version), versions, 0),
+    PLAIN("client-ca", BH_KIND_FILE, L(client_ca), 0, "none"),
+    OWN("client-pins", L(client_pins), pins, 0,
+        "SHA-256 of public keys, as 64 hex digits or base64"),
 };
 static const struct bh_block listen_tls_block = ROWS("tls", listen_tls_rows, bh_listen_config);
 static const struct bh_setting listen_limits_rows[] = {
@@ -170,10 +173,11 @@ static const struct bh_setting listen_limits_rows[] = {
     COUNT("sessions-per-client", LL(sessions_per_client), 1, MILLION, NULL),
     SIZE("message-size", LL(message_size), 64 * 1024, 4096 * MEGA, NULL), /* RFC 5321 4.5.3.1.7 */
     COUNT("recipients", LL(recipients), 100, 100000, NULL),               /* RFC 5321 4.5.3.1.8 */
-    COUNT("line-length", LL(line_length), 512, 65536, NULL),              /* RFC 5321 4.5.3.1.4 */
+    COUNT("line-length", LL(line_length), 512, 4096, NULL),               /* RFC 5321 4.5.3.1.4 */
     COUNT("commands", LL(commands), 0, MILLION, "unlimited"),
     COUNT("errors", LL(errors), 1, 10000, NULL),
     COUNT("transactions", LL(transactions), 1, 1000, NULL),
+    COUNT("auth-failures", LL(auth_failures), 1, 100, NULL),
 };
 static const struct bh_block listen_limits_block =
     ROWS("limits", listen_limits_rows, bh_listen_limits);
@@ -185,11 +189,14 @@ static const struct bh_setting listen_timeouts_rows[] = {
 static const struct bh_block listen_timeouts_block =
     ROWS("timeouts", listen_timeouts_rows, bh_listen_config);
 static const struct bh_setting listen_rows[] = {
-    OWN("relay-from", 0, relay_from, 0, "networks such as 10.0.0.0/8 or 2001:db8::/32, or local"),
+    OWN("relay-from", 0, relay_from, 0,
+        "networks such as 10.0.0.0/8 or 2001:db8::/32, local, or certificate"),
+    PLAIN("auth-file", BH_KIND_FILE, L(auth_file), 0, "none"),
     PLAIN("proxy-protocol-from", BH_KIND_NETS, L(proxy_from), 0, NULL),
     NEST("tls", 0, &listen_tls_block, 0),
     PLAIN("hostname", BH_KIND_NAME, L(hostname), 0, NULL),
     COUNT("max-hops", L(max_hops), 5, 1000, NULL),
+    SIZE("min-rate", L(min_rate), 0, MEGA, "none"),
     NEST("limits", L(limits), &listen_limits_block, 0),
     NEST("timeouts", 0, &listen_timeouts_block, 0),
 };

@@ -434,6 +434,8 @@ void bh_read_relay_from(struct bh_load *load, const struct bh_setting *setting,
     for (const struct bh_config_value *value = node->values; value != NULL; value = value->next) {
         if (bh_slice_eq(value->text, BH_LIT("local"))) {
             listen->relay_local = true;
+        } else if (bh_slice_eq(value->text, BH_LIT("certificate"))) {
+            listen->relay_certificate = true;
         } else if (bh_net_parse(value->text, &nets[count])) {
             if (nets[count].prefix_len == 0) {
                 bh_load_warning(load, node, value,
@@ -451,6 +453,9 @@ enum bh_status bh_print_relay_from(const void *at, struct bh_buf *out)
 {
     const struct bh_listen_config *listen = at;
     enum bh_status status = listen->relay_local ? bh_buf_add(out, BH_LIT("local ")) : BH_OK;
+    if (status == BH_OK && listen->relay_certificate) {
+        status = bh_buf_add(out, BH_LIT("certificate "));
+    }
     for (size_t i = 0; i < listen->relay_from.count && status == BH_OK; i++) {
         char ip[BH_IP_TEXT_MAX];
         const struct bh_net *net = &listen->relay_from.at[i];

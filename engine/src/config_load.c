@@ -1,5 +1,7 @@
 #include "daemon.h"
 
+#include "bh/tls.h"
+
 #include <idn2.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,4 +68,34 @@ enum bh_status daemon_load_config(const char *path, uint64_t generation,
     }
     *config = parsed;
     return BH_OK;
+}
+
+/* As intake does it, to say at once what it would find. */
+static void check_listener(const struct bh_listen_config *listen, struct bh_config_errors *errors)
+{
+    const struct bh_tls_server_params params = {.certificate = listen->certificate,
+                                                .key = listen->key,
+                                                .min_version = listen->min_version,
+                                                .ask_client = listen->client_ca.len > 0 ||
+                                                              listen->client_pins.count > 0,
+                                                .client_ca = listen->client_ca};
+    char storage[256];
+    struct bh_buf reason = bh_buf(storage, sizeof(storage));
+    struct bh_tls_server_ctx *ctx = NULL;
+    if (bh_tls_server_ctx_create(&params, &ctx, &reason) == BH_OK) {
+        bh_tls_server_ctx_destroy(ctx);
+        return;
+    }
+    bh_config_errors_add(errors, BH_CONFIG_WARNING, listen->file, listen->line, 1,
+                         "%.*s; this listener goes on with the certificate it has",
+                         BH_FMT(bh_buf_slice(&reason)));
+}
+
+void daemon_check_listeners(const struct bh_config *config, struct bh_config_errors *errors)
+{
+    for (size_t i = 0; i < config->listens_count; i++) {
+        if (config->listens[i].tls != BH_LISTEN_TLS_OFF) {
+            check_listener(&config->listens[i], errors);
+        }
+    }
 }

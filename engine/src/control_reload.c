@@ -339,6 +339,9 @@ void control_op_reload(void *ctx, const struct bh_control_request *request,
     bh_config_errors_init(&errors);
     const enum bh_status status = daemon_load_config(
         server->daemon->config_path, server->generation + 1, &reply->next_config, &errors);
+    if (status == BH_OK) {
+        daemon_check_listeners(reply->next_config, &errors);
+    }
     error_rows(reply, &errors);
     const size_t count = errors.errors;
     bh_config_errors_fini(&errors);

@@ -75,3 +75,6 @@ void daemon_stop(struct daemon *d, const char *why);
 BH_MUST_USE enum bh_status daemon_load_config(const char *path, uint64_t generation,
                                               const struct bh_config **config,
                                               struct bh_config_errors *errors);
+/** Warn of certificates and keys of listeners that cannot be loaded: after a reload these go on
+ * with what they have. */
+void daemon_check_listeners(const struct bh_config *config, struct bh_config_errors *errors);

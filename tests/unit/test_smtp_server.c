@@ -7,12 +7,15 @@
  *     S! tls, S! close    the server asks for the handshake next, or closes
  *     M: summary          the driver is given this message next
  *     X: discard          the driver is told to drop content
+ *     A: [MECHANISM] TEXT the driver is given this response to judge next; "-" for none at all
  *     ! EVENT             commit K ok|full|failed (K-th oldest), timeout, drain, lost, tls, pause,
- *                         full, open, fail (the driver cannot take this content), auto (commit
- * all), auth more|ok|denied|garbled|failed [TEXT] (the verdict), no-deadline, after MS (the
- * deadline is then; let it pass), relay (the client may, as is found now) A: [MECHANISM] TEXT the
- * driver is given this response to judge next; "-" for none at all What the server says and what
- * the driver is given are two streams: each has its own order. */
+ *                         full, open, fail (the driver cannot take this content),
+ *                         auto (commit all), relay (the client may, as is found now),
+ *                         auth more|ok|denied|garbled|failed [TEXT] (the verdict), no-deadline,
+ *                         after MS (the deadline is then; let it pass),
+ *                         later MS (it passes, before any deadline)
+ *
+ * What the server says and what the driver is given are two streams: each has its own order. */
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -328,6 +331,9 @@ static void on_event(struct run *run, const char *event)
         assert_int_equal(bh_server_deadline_ms(s), run->now.mono_ms + k);
         run->now.mono_ms += k;
         bh_server_on_event(s, BH_SERVER_TIMEOUT, run->now);
+    } else if (sscanf(event, "later %u", &k) == 1) {
+        assert_true(bh_server_deadline_ms(s) > run->now.mono_ms + k);
+        run->now.mono_ms += k;
     } else if (strcmp(event, "no-deadline") == 0) {
         assert_true(bh_server_deadline_ms(s) == UINT64_MAX);
     } else if (strncmp(event, "auth ", 5) == 0) {
@@ -413,6 +419,8 @@ static void set(struct run *run, const char *name, unsigned long long value)
         l->content_line = (uint32_t)value;
     } else if (strcmp(name, "commits") == 0) {
         l->commits = (uint32_t)value;
+    } else if (strcmp(name, "min-rate") == 0) {
+        l->min_rate = value;
     } else if (strcmp(name, "session-timeout") == 0) {
         l->session_timeout_ms = value;
     } else {

@@ -71,6 +71,8 @@ void places_find(const char *path, struct places *places);
 void places_fini(struct places *places);
 /** `bhctl check`. @return the exit code */
 int check_file(const struct options *options, const char *path);
+/** `bhctl hash-password NAME`, argv[0] is its name. @return the exit code */
+int hash_password_main(int argc, char **argv);
 /** `bhctl submit`, argv[0] is its name. @return a code of sysexits.h */
 int submit_main(int argc, char **argv);
 

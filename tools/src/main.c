@@ -76,6 +76,7 @@ static int help(const char *name)
         }
         puts("  check       check a configuration file: every error in it");
         puts("  submit      send a message, as sendmail does");
+        puts("  hash-password  lines of an auth-file, from a password on standard input");
         puts("  help        this, or the usage of a verb");
         fputs(option_help, stdout);
         return EXIT_GOOD;
@@ -89,6 +90,11 @@ static int help(const char *name)
     }
     if (strcmp(name, "check") == 0) {
         puts("usage: bhctl check [--json] [FILE]\n  every error of a configuration file");
+        return EXIT_GOOD;
+    }
+    if (strcmp(name, "hash-password") == 0) {
+        puts("usage: bhctl hash-password NAME\n"
+             "  reads a password from standard input, prints lines for a listener's auth-file");
         return EXIT_GOOD;
     }
     if (strcmp(name, "submit") == 0) {
@@ -358,6 +364,9 @@ int main(int argc, char **argv)
     }
     if (argc > 1 && strcmp(argv[1], "submit") == 0) {
         return submit_main(argc - 1, argv + 1);
+    }
+    if (argc > 1 && strcmp(argv[1], "hash-password") == 0) {
+        return hash_password_main(argc - 1, argv + 1);
     }
     struct options options = {.args = json_object()};
     int code = options.args == NULL ? EXIT_BAD_USAGE : 0;

@@ -61,10 +61,11 @@ struct bh_listen_limits {
     uint32_t sessions, sessions_per_client;
     uint64_t message_size;
     uint32_t recipients;
-    uint32_t line_length;  /* octets of a command line, CRLF included */
-    uint32_t commands;     /* in a session; 0: unlimited */
-    uint32_t errors;       /* bad commands before 421 */
-    uint32_t transactions; /* pipelined, awaiting their commit */
+    uint32_t line_length;   /* octets of a command line, CRLF included */
+    uint32_t commands;      /* in a session; 0: unlimited */
+    uint32_t errors;        /* bad commands before 421 */
+    uint32_t transactions;  /* pipelined, awaiting their commit */
+    uint32_t auth_failures; /* refused AUTH before 421 */
 };
 
 struct bh_listen_config {
@@ -77,11 +78,16 @@ struct bh_listen_config {
     struct bh_slice path; /* unix: path, systemd: name; NUL-terminated behind */
     struct bh_nets relay_from;
     bool relay_local;          /* peers of a Unix socket may send ("local" in relay-from) */
+    bool relay_certificate;    /* who shows a certificate of client_ca or client_pins may send */
     struct bh_nets proxy_from; /* who must speak PROXY protocol v2 */
     enum bh_listen_tls tls;
     struct bh_slice certificate, key; /* paths */
     enum bh_tls_version min_version;
-    struct bh_slice hostname; /* empty: the engine's */
+    struct bh_slice client_ca;  /* path: who may have signed clients' certificates; empty: nobody */
+    struct bh_pins client_pins; /* of clients' keys */
+    struct bh_slice auth_file;  /* path: who may authenticate; empty: no AUTH */
+    uint64_t min_rate;          /* octets a second of content, below which a client is too slow */
+    struct bh_slice hostname;   /* empty: the engine's */
     uint32_t max_hops;
     struct bh_listen_limits limits;
     uint64_t command_timeout_ms, data_timeout_ms, session_timeout_ms; /* session 0: none */

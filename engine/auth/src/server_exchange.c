@@ -48,7 +48,7 @@ static enum bh_server_verdict on_plain(struct bh_auth_exchange *e,
 static enum bh_server_verdict on_login_user(struct bh_auth_exchange *e, struct bh_slice message,
                                             struct bh_buf *challenge)
 {
-    return keep_user(e, message) ? ask(e, BH_AUTH_LOGIN_PASS, "Password:", challenge)
+    return keep_user(e, message) ? ask(e, BH_EXCHANGE_LOGIN_PASS, "Password:", challenge)
                                  : BH_SERVER_AUTH_GARBLED;
 }
 
@@ -56,19 +56,19 @@ static enum bh_server_verdict go_on(struct bh_auth_exchange *e, const struct bh_
                                     struct bh_slice message, struct bh_buf *challenge)
 {
     switch (e->state) {
-    case BH_AUTH_IDLE:
+    case BH_EXCHANGE_IDLE:
         break;
-    case BH_AUTH_PLAIN:
+    case BH_EXCHANGE_PLAIN:
         return on_plain(e, users, message);
-    case BH_AUTH_LOGIN_USER:
+    case BH_EXCHANGE_LOGIN_USER:
         return on_login_user(e, message, challenge);
-    case BH_AUTH_LOGIN_PASS:
+    case BH_EXCHANGE_LOGIN_PASS:
         return judge(e, users, message);
-    case BH_AUTH_SCRAM_FIRST:
+    case BH_EXCHANGE_SCRAM_FIRST:
         return auth_scram_first(e, users, message, challenge);
-    case BH_AUTH_SCRAM_FINAL:
+    case BH_EXCHANGE_SCRAM_FINAL:
         return auth_scram_final(e, message, challenge);
-    case BH_AUTH_SCRAM_END:
+    case BH_EXCHANGE_SCRAM_END:
         return message.len == 0 ? BH_SERVER_AUTH_GRANTED : BH_SERVER_AUTH_GARBLED;
     }
     return BH_SERVER_AUTH_GARBLED;
@@ -80,13 +80,13 @@ static bool begin(struct bh_auth_exchange *e, const struct bh_auth_users *users,
 {
     OPENSSL_cleanse(e, sizeof(*e));
     if (bh_slice_eq_nocase(mechanism, BH_LIT("PLAIN"))) {
-        e->state = BH_AUTH_PLAIN;
+        e->state = BH_EXCHANGE_PLAIN;
     } else if (bh_slice_eq_nocase(mechanism, BH_LIT("LOGIN"))) {
-        e->state = BH_AUTH_LOGIN_USER;
+        e->state = BH_EXCHANGE_LOGIN_USER;
     } else if (bh_slice_eq_nocase(mechanism, BH_LIT("SCRAM-SHA-256")) && users->all_scram) {
-        e->state = BH_AUTH_SCRAM_FIRST;
+        e->state = BH_EXCHANGE_SCRAM_FIRST;
     }
-    return e->state != BH_AUTH_IDLE;
+    return e->state != BH_EXCHANGE_IDLE;
 }
 
 enum bh_server_verdict bh_auth_step(struct bh_auth_exchange *e, const struct bh_auth_users *users,
@@ -99,14 +99,14 @@ enum bh_server_verdict bh_auth_step(struct bh_auth_exchange *e, const struct bh_
         return BH_SERVER_AUTH_FAILED;
     }
     if (no_response) {
-        return ask(e, e->state, e->state == BH_AUTH_LOGIN_USER ? "Username:" : "", challenge);
+        return ask(e, e->state, e->state == BH_EXCHANGE_LOGIN_USER ? "Username:" : "", challenge);
     }
     if (auth_base64_decode(response, &message) != BH_OK) {
         return BH_SERVER_AUTH_GARBLED;
     }
     const enum bh_server_verdict verdict = go_on(e, users, bh_buf_slice(&message), challenge);
     if (verdict != BH_SERVER_AUTH_MORE) {
-        e->state = BH_AUTH_IDLE;
+        e->state = BH_EXCHANGE_IDLE;
     }
     OPENSSL_cleanse(storage, sizeof(storage));
     return verdict;

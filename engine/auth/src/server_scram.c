@@ -137,7 +137,7 @@ static enum bh_server_verdict answer(struct bh_auth_exchange *e, const struct sc
     e->nonce_len = (uint16_t)(bh_slice_find(first, ',') - 2);
     memcpy(e->stored_key, keys->stored_key, sizeof(e->stored_key));
     memcpy(e->server_key, keys->server_key, sizeof(e->server_key));
-    e->state = BH_AUTH_SCRAM_FINAL;
+    e->state = BH_EXCHANGE_SCRAM_FINAL;
     return auth_base64_encode(first, challenge) == BH_OK ? BH_SERVER_AUTH_MORE
                                                          : BH_SERVER_AUTH_FAILED;
 }
@@ -204,7 +204,7 @@ static enum bh_server_verdict finish(struct bh_auth_exchange *e, struct bh_slice
         auth_base64_encode(bh_buf_slice(&text), challenge) != BH_OK) {
         return BH_SERVER_AUTH_FAILED;
     }
-    e->state = BH_AUTH_SCRAM_END;
+    e->state = BH_EXCHANGE_SCRAM_END;
     return BH_SERVER_AUTH_MORE;
 }
 

@@ -117,7 +117,7 @@ void intake_check_drained(struct bh_intake *intake)
     }
 }
 
-static void release(struct bh_intake *intake)
+void intake_release(struct bh_intake *intake)
 {
     if (intake->handles > 0 || !intake->destroyed) {
         return;
@@ -137,14 +137,14 @@ static void on_listener_closed(uv_handle_t *handle)
 {
     struct listener *listener = handle->data;
     listener->intake->handles--;
-    release(listener->intake);
+    intake_release(listener->intake);
 }
 
 static void on_own_closed(uv_handle_t *handle)
 {
     struct bh_intake *intake = handle->data;
     intake->handles--;
-    release(intake);
+    intake_release(intake);
 }
 
 static void close_listeners(struct bh_intake *intake)
@@ -194,6 +194,7 @@ void bh_intake_destroy(struct bh_intake *intake)
     intake->destroyed = true;
     uv_close((uv_handle_t *)&intake->doorbell, on_own_closed);
     uv_close((uv_handle_t *)&intake->full_timer, on_own_closed);
+    uv_close((uv_handle_t *)&intake->files_timer, on_own_closed);
 }
 
 /* --- starting --- */
@@ -209,22 +210,8 @@ static void on_connection(uv_stream_t *stream, int status)
     session_accept(listener);
 }
 
-static enum bh_status load_tls(struct listener *listener, struct bh_tls_server_ctx **ctx,
-                               struct bh_buf *error)
-{
-    const struct bh_listen_config *settings = listener->settings;
-    if (settings->tls == BH_LISTEN_TLS_OFF) {
-        *ctx = NULL;
-        return BH_OK;
-    }
-    const struct bh_tls_server_params params = {.certificate = settings->certificate,
-                                                .key = settings->key,
-                                                .min_version = settings->min_version};
-    return bh_tls_server_ctx_create(&params, ctx, error);
-}
-
-static const struct bh_listen_config *find_settings(const struct bh_config *config,
-                                                    struct bh_slice text)
+const struct bh_listen_config *intake_find_listen(const struct bh_config *config,
+                                                  struct bh_slice text)
 {
     for (size_t i = 0; i < config->listens_count; i++) {
         if (bh_slice_eq(config->listens[i].text, text)) {
@@ -232,42 +219,6 @@ static const struct bh_listen_config *find_settings(const struct bh_config *conf
         }
     }
     return NULL;
-}
-
-/* Take up a newer configuration, if it has this listener still. A certificate that cannot be loaded
- * leaves the old one in use. */
-static void refresh(struct listener *listener)
-{
-    const struct bh_config *config =
-        listener->intake->params.hooks.config(listener->intake->params.hooks.ctx);
-    const struct bh_listen_config *settings =
-        config->generation == listener->config->generation
-            ? NULL
-            : find_settings(config, bh_slice_str(listener->text));
-    if (settings == NULL) {
-        bh_config_unref(config);
-        return;
-    }
-    char storage[512];
-    struct bh_buf error = bh_buf(storage, sizeof(storage));
-    const struct bh_config *old = listener->config;
-    struct bh_tls_server_ctx *tls = NULL;
-    listener->config = config;
-    listener->settings = settings;
-    if (load_tls(listener, &tls, &error) == BH_OK) {
-        bh_tls_server_ctx_destroy(listener->tls);
-        listener->tls = tls;
-    } else {
-        bh_log(BH_LOG_ERROR, "evt=listener-tls listen=%s reason=\"%.*s\"", listener->text,
-               BH_FMT(bh_buf_slice(&error)));
-    }
-    bh_config_unref(old);
-}
-
-const struct bh_listen_config *listener_settings(struct listener *listener)
-{
-    refresh(listener);
-    return listener->settings;
 }
 
 static int open_listener(struct listener *listener, int fd)
@@ -306,14 +257,18 @@ static enum bh_status start_listener(struct bh_intake *intake,
     struct bh_buf text = bh_buf(listener->text, sizeof(listener->text) - 1);
     const struct bh_config *config = intake->params.hooks.config(intake->params.hooks.ctx);
     listener->config = config;
-    listener->settings = find_settings(config, wanted->text);
+    listener->settings = intake_find_listen(config, wanted->text);
     if (listener->settings == NULL || bh_buf_add(&text, wanted->text) != BH_OK) {
         bh_buf_add_cut(error, BH_LIT("no such listener in the configuration: "));
         bh_buf_add_cut(error, wanted->text);
         close(wanted->fd);
         return BH_EINVAL;
     }
-    const enum bh_status status = load_tls(listener, &listener->tls, error);
+    enum bh_status status = files_load_tls(listener->settings, &listener->tls, error);
+    if (status == BH_OK && listener->settings->auth_file.len > 0) {
+        listener->auth = shared_auth_source(intake->params.shared, listener->settings->auth_file);
+        status = listener->auth == NULL ? BH_ENOMEM : BH_OK;
+    }
     if (status != BH_OK) {
         close(wanted->fd);
         return status;
@@ -363,9 +318,11 @@ static struct bh_intake *allocate(const struct bh_intake_params *params)
         return NULL;
     }
     uv_timer_init(params->loop, &intake->full_timer);
-    intake->handles = 2;
+    uv_timer_init(params->loop, &intake->files_timer);
+    intake->handles = 3;
     intake->doorbell.data = intake;
     intake->full_timer.data = intake;
+    intake->files_timer.data = intake;
     return intake;
 }
 
@@ -394,6 +351,7 @@ enum bh_status bh_intake_create(const struct bh_intake_params *params, struct bh
         bh_intake_destroy(made);
         return status;
     }
+    files_watch(made);
     *intake = made;
     return BH_OK;
 }

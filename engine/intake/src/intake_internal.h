@@ -1,11 +1,13 @@
 /* intake_internal.h - what the files of the intake driver share: intake.c (worker, listeners),
  * intake_session.c (one connection), intake_io.c (its octets in and out), intake_message.c (a
- * message's way into the store), intake_shared.c (counts across workers), intake_bind.c (sockets).
+ * message's way into the store), intake_shared.c (what workers share), intake_bind.c (sockets),
+ * intake_files.c (certificates and password files as they change), intake_auth.c (AUTH).
  */
 #pragma once
 
 #include <stdatomic.h>
 
+#include "bh/auth_server.h"
 #include "bh/intake.h"
 #include "bh/proxy_v2.h"
 #include "bh/smtp_received.h"
@@ -19,6 +21,8 @@
 #define STALL_TIMEOUT_MS 60000    /* a client that does not read its replies */
 #define LINGER_TIMEOUT_MS 2000    /* after the last reply */
 #define FULL_CHECK_MS 1000        /* between two looks for space in a full store */
+#define FILES_CHECK_MS 5000       /* between two looks at certificates and password files */
+#define AUTH_JOBS_MAX 64          /* responses being judged at a time, of all workers */
 #define SPARE_BUFFERS_MAX 64
 #define CONTENT_MAX_DEFAULT ((size_t)64 << 20)
 
@@ -39,6 +43,17 @@ struct pool {
     size_t size;
 };
 
+/* Whether a listener's files have changed, found out on a thread that may wait for the disk. While
+ * it runs, the listener keeps its context and its configuration. */
+struct file_check {
+    uv_work_t work;
+    bool running;
+    enum bh_status status;
+    struct bh_tls_server_ctx *tls; /* made anew; NULL: no need, or it failed */
+    size_t error_len;
+    char error[256];
+};
+
 struct listener {
     struct bh_intake *intake;
     union {
@@ -53,6 +68,9 @@ struct listener {
     const struct bh_config *config; /* with which `tls` was made, or the last that has it */
     const struct bh_listen_config *settings; /* of that configuration */
     struct bh_tls_server_ctx *tls;           /* NULL: off */
+    struct bh_auth_source *auth;             /* NULL: no AUTH; belongs to the shared part */
+    struct file_check check;
+    char complaint[256]; /* the last about its files that was logged; "" for none */
 };
 
 struct bh_intake {
@@ -66,6 +84,7 @@ struct bh_intake {
     enum bh_server_gate gate; /* the operator's */
     bool full;                /* the store had no space: new transactions wait for some */
     uv_timer_t full_timer;    /* runs while full */
+    uv_timer_t files_timer;
     bool draining;
     void (*drained)(void *ctx);
     void *drained_ctx;
@@ -78,6 +97,23 @@ struct bh_intake {
     struct pool blocks;
     size_t content_bytes;
     struct bh_intake_stats stats;
+};
+
+/* The AUTH of one session, judged on a thread of libuv's pool: crypt(3) is slow on purpose. */
+struct auth_job {
+    uv_work_t work;
+    struct session *session;
+    struct bh_auth_source *source;
+    struct bh_auth_exchange exchange;
+    bool running;
+    bool no_response;
+    enum bh_server_verdict verdict;
+    size_t mechanism_len;
+    size_t response_len;
+    size_t challenge_len;
+    char mechanism[32];
+    char response[BH_SERVER_LINE_MAX];
+    char challenge[BH_SERVER_CHALLENGE_MAX];
 };
 
 enum session_stage {
@@ -100,7 +136,7 @@ struct session {
     } u;
     uv_timer_t timer;
     uv_shutdown_t shutdown;
-    uint32_t handles; /* not closed yet: connection and timer */
+    uint32_t handles; /* not closed yet: connection and timer; and a running AUTH */
     enum session_stage stage;
     bool reading;
     bool closing; /* CLOSE came: what was written goes out, then linger */
@@ -118,9 +154,14 @@ struct session {
     bool server_ready;
     struct bh_tls *tls;
     struct buffer *lent; /* octets that the core may still borrow */
+    bool lent_secret;    /* wipe them */
     uint16_t proxy_len;
     char proxy[BH_PROXY_V2_MAX];
-    struct message *message;  /* content is coming in */
+    struct auth_job *auth; /* NULL before the first AUTH */
+    char mechanisms[BH_AUTH_MECHANISMS_MAX];
+    char certificate[8 + 2 * BH_PIN_LEN]; /* "cert:" and the key of a client that may relay by its
+                                             certificate; "" for others */
+    struct message *message;              /* content is coming in */
     struct bh_slice pending;  /* content that found no room yet; borrowed from the core */
     struct message *messages; /* all of this session that are not freed, linked */
 };
@@ -165,8 +206,6 @@ struct message {
 };
 
 /* --- intake.c --- */
-/** Of the configuration in force, if it has this listener still. */
-const struct bh_listen_config *listener_settings(struct listener *listener);
 struct bh_now intake_now(void);
 struct buffer *pool_get(struct pool *pool);
 void pool_put(struct pool *pool, struct buffer *buffer);
@@ -178,6 +217,29 @@ enum bh_server_gate intake_gate(const struct bh_intake *intake);
 /** The store had no space for a message: no new transactions until it has. */
 void intake_set_full(struct bh_intake *intake);
 bool intake_to_ascii(void *ctx, struct bh_slice domain, struct bh_buf *ascii);
+
+/** Free the intake if it was destroyed and its last handle is gone. */
+void intake_release(struct bh_intake *intake);
+/** In this configuration, or NULL. */
+const struct bh_listen_config *intake_find_listen(const struct bh_config *config,
+                                                  struct bh_slice text);
+
+/* --- intake_files.c --- */
+/** A context of what listener->settings say; NULL with TLS off. */
+enum bh_status files_load_tls(const struct bh_listen_config *settings,
+                              struct bh_tls_server_ctx **ctx, struct bh_buf *error);
+/** Of the configuration in force, if it has this listener still. */
+const struct bh_listen_config *listener_settings(struct listener *listener);
+/** Look after changed files from now on. */
+void files_watch(struct bh_intake *intake);
+
+/* --- intake_auth.c --- */
+/** Judge a response; the verdict comes later. */
+void auth_judge(struct session *s, const struct bh_server_action *action);
+/** Wipe and free; not while it runs. NULL is fine. */
+void auth_free(struct auth_job *job);
+/** After the handshake: may the client relay because of its certificate? */
+bool auth_by_certificate(struct session *s);
 
 /* --- intake_session.c --- */
 void session_accept(struct listener *listener);
@@ -200,7 +262,9 @@ bool io_send(struct session *s, struct bh_slice bytes);
 bool io_start_tls(struct session *s);
 /** Fetch plain text for the core from what TLS holds. False: there is none now. */
 bool io_next_plain(struct session *s);
-/** The core is done with the octets it borrowed. */
+/** The octets that the core borrowed go back to the pool, wiped if they held a secret. */
+void io_give_back(struct session *s);
+/** The same if the core is done with them. */
 void io_release(struct session *s);
 /** Say no more; wait for the client to close. */
 void io_linger(struct session *s);
@@ -222,3 +286,8 @@ void message_on_answer(struct bh_letter *letter);
 bool shared_enter(struct bh_intake_shared *shared, const struct bh_ip *client,
                   const struct bh_listen_limits *limits);
 void shared_leave(struct bh_intake_shared *shared, const struct bh_ip *client);
+/** The one source of this password file. @return NULL for want of memory */
+struct bh_auth_source *shared_auth_source(struct bh_intake_shared *shared, struct bh_slice path);
+/** Count one more AUTH being judged. @return false: there are AUTH_JOBS_MAX */
+bool shared_auth_enter(struct bh_intake_shared *shared);
+void shared_auth_leave(struct bh_intake_shared *shared);

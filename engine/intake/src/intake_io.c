@@ -1,6 +1,7 @@
 /* Octets of one session: socket, TLS and core in between. Ciphertext is all fed at once; plain text
  * comes out of TLS a buffer at a time, as the core takes it. Replies are short, and go out at once
  * where the socket takes them. */
+#include <openssl/crypto.h>
 #include <stdlib.h>
 
 #include "bh/log.h"
@@ -75,11 +76,20 @@ void io_update_reading(struct session *s)
     }
 }
 
+void io_give_back(struct session *s)
+{
+    if (s->lent != NULL && s->lent_secret) {
+        OPENSSL_cleanse(s->lent->octets, s->lent->len);
+    }
+    s->lent_secret = false;
+    pool_put(&s->intake->reads, s->lent);
+    s->lent = NULL;
+}
+
 void io_release(struct session *s)
 {
     if (s->lent != NULL && s->server.in.len == 0 && s->pending.len == 0) {
-        pool_put(&s->intake->reads, s->lent);
-        s->lent = NULL;
+        io_give_back(s);
     }
 }
 

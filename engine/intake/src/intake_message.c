@@ -352,11 +352,13 @@ static bool describe(struct session *s, struct message *m)
     struct bh_slice helo = BH_EMPTY;
     struct bh_slice by = BH_EMPTY;
     struct bh_slice for_one = BH_EMPTY;
-    struct bh_slice user = BH_EMPTY;
+    struct bh_slice user = bh_server_user(&s->server);
+    const bool authenticated = user.len > 0;
+    user = authenticated ? user : bh_slice_str(s->certificate);
     /* Copies: the client may say EHLO anew, or go, while the store works on this. */
     if (!bh_arena_copy(&m->arena, bh_server_helo(&s->server), &helo) ||
         !bh_arena_copy(&m->arena, s->options.hostname, &by) ||
-        !bh_arena_copy(&m->arena, bh_server_user(&s->server), &user) ||
+        !bh_arena_copy(&m->arena, user, &user) ||
         (txn->recipients_count == 1 &&
          !bh_arena_copy(&m->arena, txn->recipients[0].address, &for_one))) {
         return false;
@@ -368,7 +370,7 @@ static bool describe(struct session *s, struct message *m)
                                        .by = by,
                                        .extended = extended,
                                        .tls = tls,
-                                       .authenticated = user.len > 0,
+                                       .authenticated = authenticated,
                                        .smtputf8 = txn->envelope.smtputf8,
                                        .for_one = for_one,
                                        .unix_ms = m->now.unix_ms};

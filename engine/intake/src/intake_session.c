@@ -34,6 +34,7 @@ void session_free_if_done(struct session *s)
     }
     intake->session_count--;
     bh_config_unref(s->config);
+    auth_free(s->auth);
     free(s);
     intake_check_drained(intake);
 }
@@ -69,8 +70,7 @@ void session_close(struct session *s)
     if (s->server_ready) {
         drop_content(s);
     }
-    pool_put(&s->intake->reads, s->lent);
-    s->lent = NULL;
+    io_give_back(s);
     bh_tls_destroy(s->tls);
     s->tls = NULL;
     if (s->counted) {
@@ -199,8 +199,8 @@ static void act(struct session *s, const struct bh_server_action *action)
         io_release(s);
         (void)io_start_tls(s);
         return;
-    case BH_SERVER_AUTH: /* Not offered yet. */
-        bh_server_on_auth(&s->server, BH_SERVER_AUTH_FAILED, BH_EMPTY, intake_now());
+    case BH_SERVER_AUTH:
+        auth_judge(s, action);
         return;
     case BH_SERVER_CLOSE:
         s->closing = true;
@@ -263,6 +263,9 @@ static enum bh_server_greeting greeting(const struct session *s)
 
 static bool may_relay(const struct session *s)
 {
+    if (s->certificate[0] != '\0') {
+        return true;
+    }
     if (s->client.family == 0) {
         return s->settings->relay_local && s->listener->is_pipe;
     }
@@ -303,9 +306,13 @@ static void start_session(struct session *s)
 /* After the handshake: go on, by implicit TLS or by STARTTLS. */
 static void on_tls_end(struct session *s, enum bh_tls_state state)
 {
+    const bool certified = state == BH_TLS_UP && auth_by_certificate(s);
     if (state == BH_TLS_UP && s->stage == STAGE_TLS) {
         start_smtp(s);
     } else if (state == BH_TLS_UP) {
+        if (certified) {
+            bh_server_allow_relay(&s->server);
+        }
         bh_server_on_event(&s->server, BH_SERVER_TLS_UP, intake_now());
     } else {
         char ip[BH_IP_TEXT_MAX];
@@ -420,6 +427,8 @@ static struct bh_server_limits limits_of(const struct bh_listen_config *settings
     limits.command_timeout_ms = settings->command_timeout_ms;
     limits.data_timeout_ms = settings->data_timeout_ms;
     limits.session_timeout_ms = settings->session_timeout_ms;
+    limits.auth_failures = wanted->auth_failures;
+    limits.min_rate = settings->min_rate;
     return limits;
 }
 
@@ -445,10 +454,14 @@ static void set_options(struct session *s)
     } else if (config->engine.hostname.len > 0) {
         hostname = config->engine.hostname;
     }
+    if (s->listener->auth != NULL) {
+        bh_auth_source_mechanisms(s->listener->auth, s->mechanisms);
+    }
     s->options = (struct bh_server_options){
         .hostname = hostname,
         .postmaster = config->engine.postmaster,
         .starttls = s->settings->tls == BH_LISTEN_TLS_STARTTLS && s->listener->tls != NULL,
+        .auth = bh_slice_str(s->mechanisms),
         .limits = limits_of(s->settings),
         .to_ascii = intake_to_ascii,
         .routable = routable,

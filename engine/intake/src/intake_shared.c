@@ -9,6 +9,15 @@ struct bh_intake_shared {
     pthread_mutex_t lock;
     struct bh_map clients;
     uint32_t sessions;
+    pthread_mutex_t sources_lock; /* held while a file is read for the first time */
+    struct source *sources;
+    atomic_uint auth_jobs;
+};
+
+/* A password file, for as long as the process lives. */
+struct source {
+    struct source *next;
+    struct bh_auth_source *source;
 };
 
 struct client {
@@ -24,6 +33,11 @@ struct bh_intake_shared *bh_intake_shared_create(void)
         free(shared);
         return NULL;
     }
+    if (shared != NULL && pthread_mutex_init(&shared->sources_lock, NULL) != 0) {
+        pthread_mutex_destroy(&shared->lock);
+        free(shared);
+        return NULL;
+    }
     return shared;
 }
 
@@ -32,9 +46,59 @@ void bh_intake_shared_destroy(struct bh_intake_shared *shared)
     if (shared != NULL) {
         BH_ASSERT(shared->sessions == 0);
         bh_map_fini(&shared->clients);
+        while (shared->sources != NULL) {
+            struct source *source = shared->sources;
+            shared->sources = source->next;
+            bh_auth_source_destroy(source->source);
+            free(source);
+        }
+        pthread_mutex_destroy(&shared->sources_lock);
         pthread_mutex_destroy(&shared->lock);
         free(shared);
     }
+}
+
+static struct source *add_source(struct bh_intake_shared *shared, struct bh_slice path)
+{
+    struct source *source = calloc(1, sizeof(*source));
+    struct bh_auth_source *file = source != NULL ? bh_auth_source_create(path) : NULL;
+    if (file == NULL) {
+        free(source);
+        return NULL;
+    }
+    source->source = file;
+    source->next = shared->sources;
+    shared->sources = source;
+    return source;
+}
+
+struct bh_auth_source *shared_auth_source(struct bh_intake_shared *shared, struct bh_slice path)
+{
+    pthread_mutex_lock(&shared->sources_lock);
+    struct source *source = shared->sources;
+    while (source != NULL && !bh_slice_eq(bh_auth_source_path(source->source), path)) {
+        source = source->next;
+    }
+    if (source == NULL) {
+        source = add_source(shared, path);
+    }
+    struct bh_auth_source *file = source != NULL ? source->source : NULL;
+    pthread_mutex_unlock(&shared->sources_lock);
+    return file;
+}
+
+bool shared_auth_enter(struct bh_intake_shared *shared)
+{
+    if (atomic_fetch_add(&shared->auth_jobs, 1) < AUTH_JOBS_MAX) {
+        return true;
+    }
+    atomic_fetch_sub(&shared->auth_jobs, 1);
+    return false;
+}
+
+void shared_auth_leave(struct bh_intake_shared *shared)
+{
+    atomic_fetch_sub(&shared->auth_jobs, 1);
 }
 
 uint32_t bh_intake_shared_sessions(struct bh_intake_shared *shared)

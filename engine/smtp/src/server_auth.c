@@ -142,6 +142,7 @@ void bh_server_on_auth(struct bh_server *s, enum bh_server_verdict verdict, stru
     BH_ASSERT(s->auth_wait == BH_AUTH_WAIT_DRIVER && !s->auth_due);
     s->now = now;
     s->active_ms = now.mono_ms;
+    memset(s->line, 0, sizeof(s->line)); /* It held the response; nothing else is in it now. */
     switch (verdict) {
     case BH_SERVER_AUTH_MORE:
         challenge(s, text);

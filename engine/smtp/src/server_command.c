@@ -401,6 +401,8 @@ static void on_data(struct bh_server *s, struct bh_slice args)
     begin_content(s);
     bh_server_reply(s, "354 End content with CRLF . CRLF");
     s->phase = BH_SERVER_PHASE_DATA;
+    s->content_ms = s->now.mono_ms;
+    s->content_octets = 0;
 }
 
 /* Without a size nobody knows where the next command starts, so the session cannot go on. */
@@ -423,6 +425,8 @@ static void on_bdat(struct bh_server *s, struct bh_slice args)
     s->chunk_left = s->chunk_len;
     s->chunk_reply = s->extended ? content_refusal(s) : "503 5.5.1 EHLO first";
     s->phase = BH_SERVER_PHASE_BDAT; /* The octets come in any case, and are read. */
+    s->content_ms = s->now.mono_ms;
+    s->content_octets = 0;
     if (s->chunk_reply != NULL) {
         return;
     }

@@ -19,6 +19,7 @@ struct bh_server_limits bh_server_default_limits(void)
         .command_timeout_ms = 300000,
         .data_timeout_ms = 300000,
         .session_timeout_ms = 0,
+        .min_rate = 0,
     };
 }
 
@@ -215,6 +216,7 @@ static bool parse_data(struct bh_server *s, struct bh_slice *content)
 {
     const struct bh_content_step step = bh_content_scan_data(&s->scan, s->in, &s->options->limits);
     s->in = bh_slice_skip(s->in, step.used);
+    s->content_octets += step.used;
     drop_faulty(s);
     if (step.ended) {
         end_content(s);
@@ -253,6 +255,7 @@ static bool parse_chunk(struct bh_server *s, struct bh_slice *content)
         bh_slice_take(s->in, s->chunk_left < s->in.len ? (size_t)s->chunk_left : s->in.len);
     s->in = bh_slice_skip(s->in, piece.len);
     s->chunk_left -= piece.len;
+    s->content_octets += piece.len;
     if (s->chunk_reply == NULL) {
         (void)bh_content_scan_chunk(&s->scan, piece, &s->options->limits);
         drop_faulty(s);
@@ -497,6 +500,16 @@ void bh_server_on_content_failed(struct bh_server *s, enum bh_server_commit why)
     }
 }
 
+/* When content must be there: an octet a while keeps no session. */
+static uint64_t content_deadline(const struct bh_server *s)
+{
+    const struct bh_server_limits *limits = &s->options->limits;
+    if (!is_content(s) || limits->min_rate == 0) {
+        return UINT64_MAX;
+    }
+    return s->content_ms + limits->data_timeout_ms + s->content_octets * 1000 / limits->min_rate;
+}
+
 uint64_t bh_server_deadline_ms(const struct bh_server *s)
 {
     const struct bh_server_limits *limits = &s->options->limits;
@@ -513,5 +526,7 @@ uint64_t bh_server_deadline_ms(const struct bh_server *s)
     }
     const uint64_t idle =
         s->active_ms + (is_content(s) ? limits->data_timeout_ms : limits->command_timeout_ms);
-    return whole < idle ? whole : idle;
+    const uint64_t slow = content_deadline(s);
+    const uint64_t first = whole < idle ? whole : idle;
+    return slow < first ? slow : first;
 }

@@ -44,13 +44,13 @@ struct bh_auth_users *bh_auth_source_get(struct bh_auth_source *source);
 void bh_auth_source_mechanisms(struct bh_auth_source *source, char list[BH_AUTH_MECHANISMS_MAX]);
 
 enum bh_auth_exchange_state {
-    BH_AUTH_IDLE,
-    BH_AUTH_PLAIN,       /* the response is awaited */
-    BH_AUTH_LOGIN_USER,  /* the name is awaited */
-    BH_AUTH_LOGIN_PASS,  /* the password is awaited */
-    BH_AUTH_SCRAM_FIRST, /* client-first-message is awaited */
-    BH_AUTH_SCRAM_FINAL, /* client-final-message is awaited */
-    BH_AUTH_SCRAM_END,   /* the proof was good: an empty response ends it */
+    BH_EXCHANGE_IDLE,
+    BH_EXCHANGE_PLAIN,       /* the response is awaited */
+    BH_EXCHANGE_LOGIN_USER,  /* the name is awaited */
+    BH_EXCHANGE_LOGIN_PASS,  /* the password is awaited */
+    BH_EXCHANGE_SCRAM_FIRST, /* client-first-message is awaited */
+    BH_EXCHANGE_SCRAM_FINAL, /* client-final-message is awaited */
+    BH_EXCHANGE_SCRAM_END,   /* the proof was good: an empty response ends it */
 };
 
 /** One exchange; all private. Zeroed is ready. Wipe it with OPENSSL_cleanse when the session ends.

@@ -43,6 +43,8 @@ struct bh_server_limits {
     uint64_t auth_delay_ms; /* before the first refusal is told; doubles with each; 0: at once */
     uint64_t command_timeout_ms; /* waiting for a command (RFC 5321 4.5.3.2.7: 5 minutes) */
     uint64_t data_timeout_ms;    /* waiting for content */
+    uint64_t min_rate; /* octets a second: content that takes longer than at this rate, and
+                          data_timeout_ms, ends the session; 0: none */
     uint64_t session_timeout_ms; /* the whole session; 0: none */
 };
 
@@ -219,8 +221,10 @@ struct bh_server {
     uint32_t commands;
     uint32_t errors;
     uint64_t started_ms;
-    uint64_t active_ms; /* the last sign of life, theirs or ours */
-    struct bh_slice in; /* not yet parsed */
+    uint64_t active_ms;      /* the last sign of life, theirs or ours */
+    uint64_t content_ms;     /* when DATA or the chunk began */
+    uint64_t content_octets; /* of it, as they came */
+    struct bh_slice in;      /* not yet parsed */
 
     struct bh_server_txn *open;      /* MAIL was accepted; NULL once its content is refused */
     struct bh_server_txn *spare;     /* kept for use again */
