@@ -335,6 +335,55 @@ enum bh_status bh_config_match(const struct bh_config *config, struct bh_slice d
     return found ? BH_OK : BH_ENOTFOUND;
 }
 
+const struct bh_connector *bh_match_first_choice(const struct bh_match *match)
+{
+    return match->instead_of != NULL ? match->instead_of : match->connector;
+}
+
+/* Which address space of the connector takes the domain: the most specific one. */
+static struct bh_slice space_for(const struct bh_connector *connector, struct bh_slice domain)
+{
+    struct bh_slice best = BH_EMPTY;
+    for (size_t i = 0; i < connector->domains.count; i++) {
+        const struct bh_slice space = connector->domains.at[i];
+        const struct bh_slice suffix = bh_slice_skip(space, 1); /* of "*.suffix", with its dot */
+        const bool takes = bh_slice_eq(space, domain) || bh_slice_eq(space, BH_LIT("*")) ||
+                           (space.len > 2 && space.ptr[0] == '*' && domain.len > suffix.len &&
+                            bh_slice_eq(bh_slice_skip(domain, domain.len - suffix.len), suffix));
+        if (takes && bh_slice_eq(space, domain)) {
+            return space;
+        }
+        best = takes && space.len > best.len ? space : best;
+    }
+    return best;
+}
+
+static bool has_space(const struct bh_connector *connector, struct bh_slice space)
+{
+    for (size_t i = 0; i < connector->domains.count; i++) {
+        if (bh_slice_eq(connector->domains.at[i], space)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const struct bh_connector *bh_config_alternate(const struct bh_config *config,
+                                               const struct bh_connector *primary,
+                                               struct bh_slice domain, uint32_t above)
+{
+    const struct bh_slice space = space_for(primary, domain);
+    const struct bh_connector *best = NULL;
+    for (size_t i = 0; space.len > 0 && i < config->connectors_count; i++) {
+        const struct bh_connector *c = &config->connectors[i];
+        if (c != primary && c->failover && c->state == BH_CONNECTOR_ACTIVE && c->cost > above &&
+            (best == NULL || c->cost < best->cost) && has_space(c, space)) {
+            best = c;
+        }
+    }
+    return best;
+}
+
 void bh_match_text(const struct bh_match *match, struct bh_buf *out)
 {
     static const char *const kinds[] = {"exact", "suffix", "any"};

@@ -34,6 +34,14 @@ static void limit_text(const struct bh_sched_dest_info *info, char *text, size_t
     }
 }
 
+/* Who carries its mail, where that is not its own connector. */
+static void carrier_text(const struct dest_info *d, char *text, size_t cap)
+{
+    if (d != NULL && d->failover.over) {
+        snprintf(text, cap, "%.*s", BH_FMT(d->failover.carrier));
+    }
+}
+
 static int by_id(const void *a, const void *b)
 {
     const uint32_t x = ((const struct snapshot_dest *)a)->id;
@@ -58,6 +66,7 @@ static void run_snapshot(struct engine_call *call, struct engine *e)
                 d->id = id;
                 d->sessions = info.sessions;
                 d->leased = info.leased;
+                carrier_text(edest_get(e, id), d->carrier, sizeof(d->carrier));
                 limit_text(&info, d->limit, sizeof(d->limit));
             }
         }
@@ -79,10 +88,11 @@ void control_snapshot(struct bh_control_reply *reply,
 
 static void tell_one(struct engine *e, uint32_t id, enum control_told what)
 {
-    const struct dest_info *d = edest_get(e, id);
+    struct dest_info *d = edest_get(e, id);
     switch (what) {
     case CONTROL_FLUSHED:
         if (d != NULL) {
+            efail_flush(d);
             for (uint32_t i = 0; i < e->resolver_count; i++) {
                 bh_resolver_forget(e->resolvers[i].resolver, d->domain);
             }
@@ -155,13 +165,20 @@ static void run_changed(struct engine_call *call, struct engine *e)
         if (d == NULL || !bh_sched_info(e->sched, id, &info)) {
             continue;
         }
-        edest_set_policy(e, d);
+        const bool was_over = d->failover.over;
+        efail_begin(e, d);
         /* What was parked may be mended: tried again now. What it holds is matched and routed
          * anew. */
         const struct bh_sched_dest_state state = {
             .policy = &d->policy, .held = info.held, .has_entries = true};
         if (bh_sched_load(e->sched, id, &state, engine_now(e)) == BH_OK) {
             bh_sched_drop_window(e->sched, id, engine_now(e));
+            if ((was_over || d->failover.over) &&
+                bh_sched_carry(e->sched, id, &d->policy, 0, 0, 0, was_over, engine_now(e)) !=
+                    BH_OK) {
+                bh_log(BH_LOG_ERROR, "evt=carrier_not_told destination=%u error=\"no memory\"",
+                       (unsigned)id);
+            }
         }
     }
     /* Sessions end after the transaction under way: what follows goes by the new policy. */

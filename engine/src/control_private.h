@@ -12,7 +12,8 @@ struct conn;
 struct snapshot_dest {
     uint32_t id;
     uint32_t sessions, leased;
-    char limit[64];
+    char limit[96];
+    char carrier[64]; /* the connector that takes over; empty: none does */
 };
 struct snapshot {
     struct bh_live_engine engine;

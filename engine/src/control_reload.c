@@ -112,7 +112,7 @@ static bool moves(const struct bh_config *config, const struct bh_destination *d
                   struct bh_slice sender, uint64_t size, struct bh_match *match)
 {
     return bh_config_match(config, d->domain, sender, size, NULL, NULL, match) == BH_OK &&
-           !bh_slice_eq(match->connector->name, d->connector);
+           !bh_slice_eq(bh_match_first_choice(match)->name, d->connector);
 }
 
 /* Only these are walked through; sender and size conditions are met again at hand-out. */
@@ -166,8 +166,8 @@ static enum bh_status rebind_entries(struct bh_control_reply *reply, struct bh_q
         status = bh_queue_read_message(txn, items[i].key.id, &arena, &message);
         if (status == BH_OK &&
             moves(reply->next_config, d, message.envelope.sender, message.envelope.size, &match)) {
-            status = bh_queue_rebind(q, txn, items[i].key, d->domain, match.connector->name,
-                                     reply->now, &to);
+            status = bh_queue_rebind(q, txn, items[i].key, d->domain,
+                                     bh_match_first_choice(&match)->name, reply->now, &to);
             reply->acted += status == BH_OK ? 1 : 0;
         }
         status = status == BH_ENOTFOUND ? BH_OK : status;
@@ -251,7 +251,7 @@ static void touched_row(struct bh_control_reply *reply, const struct bh_destinat
     struct bh_buf text = bh_buf(storage, sizeof(storage));
     if (reply->destinations++ < TOUCHED_MAX &&
         bh_buf_printf(&text, "%.*s   %.*s → %.*s   %llu queued message%s", BH_FMT(d->domain),
-                      BH_FMT(d->connector), BH_FMT(match->connector->name),
+                      BH_FMT(d->connector), BH_FMT(bh_match_first_choice(match)->name),
                       (unsigned long long)entries, entries == 1 ? "" : "s") == BH_OK) {
         change_row(reply, "~", bh_buf_slice(&text));
     }

@@ -50,6 +50,10 @@ static void back_off(struct engine *e, const struct bh_sched_action *action, boo
     if (known) {
         said = info.said->outcome;
     }
+    struct dest_info *carried = edest_get(e, action->destination);
+    if (!park && carried != NULL && efail_backoff(e, carried, action, &said)) {
+        return;
+    }
     struct bh_destination_change change = {.set = BH_SET_BACKOFF | (known ? BH_SET_LAST : 0),
                                            /* 0 means in the store: not backing off */
                                            .backoff_stage = action->stage + 1,
@@ -79,9 +83,17 @@ static void back_off(struct engine *e, const struct bh_sched_action *action, boo
 
 static void recovered(struct engine *e, uint32_t destination)
 {
-    const struct dest_info *d = edest_get(e, destination);
+    struct dest_info *d = edest_get(e, destination);
     const struct bh_destination_change change = {
         .set = BH_SET_BACKOFF | BH_CLEAR_PARK | BH_SET_SUCCESS, .last_success_unix_ms = wall_ms()};
+    if (d != NULL) {
+        d->failover.failures = 0;
+    }
+    if (d != NULL && d->failover.over) {
+        bh_log(BH_LOG_INFO, "evt=recovered domain=%.*s connector=%.*s", BH_FMT(d->domain),
+               BH_FMT(efail_carrier(d)));
+        return; /* of the alternate: its first choice is still down */
+    }
     edest_update(e, destination, &change);
     if (d != NULL) {
         bh_log(BH_LOG_INFO, "evt=recovered domain=%.*s connector=%.*s", BH_FMT(d->domain),
@@ -93,6 +105,11 @@ static void failed_round(struct engine *e, uint32_t destination)
 {
     struct bh_sched_dest_info info;
     const struct bh_outcome *said = NULL;
+    struct dest_info *d = edest_get(e, destination);
+    if (d != NULL && d->failover.told) {
+        d->failover.told = false; /* another connector carries its mail: nothing has failed yet */
+        return;
+    }
     if (bh_sched_info(e->sched, destination, &info) && info.said != NULL) {
         said = &info.said->outcome;
     }
@@ -272,6 +289,7 @@ static void on_wake_timer(uv_timer_t *timer)
         }
         edest_scan_wake(e);
         etrust_tick(e);
+        efail_tick(e);
     }
     if (e->options.alive != NULL) {
         e->options.alive(e->options.ctx);

@@ -31,7 +31,7 @@ static struct bh_slice keep_name(char text[NAME_MAX_OCTETS], struct bh_slice nam
 
 const struct bh_connector *edest_connector(const struct engine *e, const struct dest_info *d)
 {
-    return bh_config_connector(e->config, d->connector);
+    return bh_config_connector(e->config, efail_carrier(d));
 }
 
 void edest_set_policy(struct engine *e, struct dest_info *d)
@@ -72,7 +72,7 @@ struct dest_info *edest_learn(struct engine *e, uint32_t id, struct bh_slice dom
         free(d);
         return NULL;
     }
-    edest_set_policy(e, d);
+    efail_begin(e, d);
     return d;
 }
 
@@ -82,6 +82,7 @@ void edest_drop(struct engine *e, struct dest_info *d)
         d->forget = true;
         return;
     }
+    e->carried -= d->failover.over ? 1 : 0;
     bh_map_remove(&e->dests, &d->node);
     etls_free_route(d->route);
     free(d);
@@ -99,6 +100,7 @@ struct found_dest {
     uint32_t stage, glitches;
     int64_t next_event_unix_ms;
     int64_t hold_until_unix_ms;
+    struct bh_outcome last; /* without its words */
     uint64_t entries;
 };
 
@@ -149,6 +151,7 @@ static enum bh_status add_dest(struct find_task *f, struct bh_kv_txn *txn, struc
         .glitches = record.glitches,
         .next_event_unix_ms = record.next_event_unix_ms,
         .hold_until_unix_ms = record.hold_until_unix_ms,
+        .last = {.stage = record.last.stage, .happened = record.last.happened},
         .entries = bh_destination_entries(&record),
     };
     d->domain = keep_name(d->domain_text, record.domain);
@@ -307,6 +310,8 @@ static void load_found(struct engine *e, const struct found_dest *found, bool en
     };
     if (bh_sched_load(e->sched, found->id, &state, engine_now(e)) != BH_OK) {
         edest_drop(e, d);
+    } else {
+        efail_resume(d, found->stage, found->glitches, &found->last);
     }
 }
 
@@ -610,6 +615,7 @@ struct resolve_ctx {
     struct engine *engine;
     uint32_t id;
     const struct bh_config *config; /* counted: the filter's nets are its */
+    uint32_t changes;               /* of the carrier, when it was asked */
     struct bh_slice own_name;
     struct bh_target_smarthost smarthosts[BH_TARGET_SMARTHOSTS_MAX];
     char literals[BH_TARGET_SMARTHOSTS_MAX][BH_IP_TEXT_MAX + 2];
@@ -696,8 +702,8 @@ static void on_targets(void *ctx, const struct bh_target_list *list)
     struct dest_info *d = edest_get(e, r->id);
     BH_ASSERT(d != NULL && d->resolving > 0);
     d->resolving--;
-    if (!d->forget && r->config != e->config) {
-        /* A reload came in between: this is the way by the old configuration. */
+    if (!d->forget && (r->config != e->config || r->changes != d->failover.changes)) {
+        /* A reload came in between, or another connector took over: this is the old way. */
         const uint32_t id = d->id;
         bh_config_unref(r->config);
         free(r);
@@ -761,6 +767,7 @@ void edest_resolve(struct engine *e, uint32_t id)
     r->engine = e;
     r->id = id;
     r->config = bh_config_ref(e->config);
+    r->changes = d->failover.changes;
     r->own_name = e->config->engine.hostname;
     struct bh_target_request request = {
         .port = c->port > 0 ? c->port : 25,

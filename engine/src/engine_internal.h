@@ -52,6 +52,16 @@ struct dest_info {
     uint32_t id;
     char domain_text[NAME_MAX_OCTETS], connector_text[NAME_MAX_OCTETS];
     struct bh_slice domain, connector;
+    struct failover {
+        bool over; /* an alternate carries its mail */
+        char carrier_text[NAME_MAX_OCTETS];
+        struct bh_slice carrier;  /* its name */
+        uint32_t failures;        /* of the carrier, in a row */
+        uint32_t stage, glitches; /* where the back-off of the first choice stands */
+        int64_t retry_unix_ms;    /* when that is tried again; INT64_MAX: it is held */
+        bool told;                /* its failed round ends nothing */
+        uint32_t changes;         /* how often the carrier changed: a way by the old one is stale */
+    } failover;
     struct bh_sched_policy policy;
     bool in_store;                 /* its record was read, or its mail was put while we looked */
     struct route *route;           /* as last found; NULL: none yet */
@@ -141,6 +151,8 @@ struct engine {
     uint64_t pending;              /* other tasks whose answer is a letter */
     uint64_t leases;               /* not yet freed */
 
+    uint32_t carried; /* destinations that an alternate carries */
+
     bool scanning_wake;
     struct bh_queue_wake wake_after;
     bool scanning_fresh;
@@ -220,6 +232,27 @@ void etrust_test(struct resolver_slot *slot);
 /** Tests that are due (hourly; sooner after a failure). */
 void etrust_tick(struct engine *e);
 void etrust_fini(struct resolver_slot *slot);
+
+/* engine_failover.c */
+/** The name of the connector that carries its mail now: its first choice, or one that takes over.
+ */
+struct bh_slice efail_carrier(const struct dest_info *d);
+/** Loaded, or the configuration changed: an alternate takes over at once where the first choice is
+ * held. Sets the policy. */
+void efail_begin(struct engine *e, struct dest_info *d);
+/** It backs off. @return true: another connector carries its mail from now on, and the record is
+ * written */
+bool efail_backoff(struct engine *e, struct dest_info *d, const struct bh_sched_action *action,
+                   const struct bh_outcome *said);
+/** It is loaded, with what the store knows of its last failures. */
+void efail_resume(struct dest_info *d, uint32_t stage, uint32_t glitches,
+                  const struct bh_outcome *last);
+/** Try first choices again whose time has come. */
+void efail_tick(struct engine *e);
+/** Try the first choice at once. */
+void efail_flush(struct dest_info *d);
+/** When a message that only the first choice takes is due. */
+int64_t efail_next(const struct dest_info *d, int64_t now_unix_ms);
 
 /* engine_session.c */
 void outgoing_open(struct engine *e, const struct bh_sched_action *action);

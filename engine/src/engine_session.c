@@ -168,9 +168,11 @@ void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
     /* What a session has proved must be what this destination demands of its host today. */
     const bool can = d != NULL && (action->session == 0 ||
                                    (info != NULL && etls_session_serves(info->worker, d)));
-    struct lease *lease = can ? lease_create(e->config, d->id, d->domain, d->connector,
-                                             action->session != 0 ? bytes_of(action) : 0)
-                              : NULL;
+    struct lease *lease =
+        can ? lease_create(e->config, d->id, d->domain, d->connector,
+                           info != NULL ? info->worker->connector->name : efail_carrier(d),
+                           action->session != 0 ? bytes_of(action) : 0)
+            : NULL;
     if (lease == NULL) {
         return_all(e, action);
         return;
@@ -220,7 +222,7 @@ static struct judge_context context_of(struct engine *e, const struct lease_item
 {
     const struct dest_info *d = edest_get(e, item->key.destination);
     const struct lease *lease = item->lease;
-    const struct bh_connector *c = bh_config_connector(lease->config, lease->connector);
+    const struct bh_connector *c = bh_config_connector(lease->config, lease->carrier);
     if (c == NULL) {
         c = &lease->config->connectors[lease->config->connectors_count - 1];
     }
@@ -276,6 +278,26 @@ static void postpone(struct engine *e, struct lease_item *item)
     settle_add(e, item);
 }
 
+/* Who takes over from its connector does not take this message (its sender, its size). */
+static void wait_for_primary(struct engine *e, struct lease_item *item)
+{
+    const struct dest_info *d = edest_get(e, item->key.destination);
+    char got[TLS_SEEN_TEXT];
+    const struct judge_context ctx = context_of(e, item, got);
+    const struct bh_outcome outcome = {
+        .stage = BH_STAGE_ROUTE,
+        .happened = BH_HAPPENED_OUR_CONFIG,
+        .text = BH_LIT("its connector is down, and the one that takes over does not take it")};
+    if (item->entry.recipient_count == 0 || judge_item_with(item, &outcome, &ctx) != BH_OK) {
+        settle_skip(e, item);
+        return;
+    }
+    item->settle.charged = false;
+    item->settle.remaining = BH_ENTRY_DUE;
+    item->settle.due_unix_ms = efail_next(d, ctx.now.unix_ms);
+    settle_add(e, item);
+}
+
 /* Its session is through with it; the scheduler is told once. */
 static void answered(struct engine *e, struct lease_item *item)
 {
@@ -315,6 +337,10 @@ static void handle_undeliverable(struct engine *e, struct lease_item *item)
     case LEASE_REBIND:
         answered(e, item);
         settle_rebind(e, item);
+        break;
+    case LEASE_WAITS:
+        answered(e, item);
+        wait_for_primary(e, item);
         break;
     case LEASE_YOUNG:
         answered(e, item);

@@ -78,7 +78,11 @@ static void tell_recipient(struct engine *e, const struct lease_item *item, size
     bh_json_key(&event.json, "result");
     bh_json_cstr(&event.json, r->uncertain ? "uncertain" : result_name(r->verdict));
     bh_json_key(&event.json, "connector");
-    bh_json_str(&event.json, item->lease->connector);
+    bh_json_str(&event.json, item->lease->carrier);
+    if (item->match.instead_of != NULL) {
+        bh_json_key(&event.json, "instead_of");
+        bh_json_str(&event.json, item->lease->connector);
+    }
     bh_json_key(&event.json, "mx");
     bh_json_str(&event.json, o->host);
     if (o->ip.family != 0) {
@@ -544,7 +548,7 @@ void settle_rebind(struct engine *e, struct lease_item *item)
     }
     struct bh_buf connector = bh_buf(m->connector, sizeof(m->connector));
     struct bh_buf domain = bh_buf(m->domain, sizeof(m->domain));
-    bh_buf_add_cut(&connector, item->match.connector->name);
+    bh_buf_add_cut(&connector, bh_match_first_choice(&item->match)->name);
     bh_buf_add_cut(&domain, item->lease->domain);
     m->connector_name = bh_buf_slice(&connector);
     m->domain_name = bh_buf_slice(&domain);

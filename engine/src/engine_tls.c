@@ -124,7 +124,7 @@ static const struct host_plan *plan_of(const struct route *route, const struct b
 static bool write_site_key(const struct engine *e, const struct dest_info *d, struct bh_buf *key)
 {
     struct bh_writer w = {.buf = *key};
-    bh_write_slice(&w, d->connector);
+    bh_write_slice(&w, efail_carrier(d));
     bh_write_u64(&w, e->config->generation);
     for (uint32_t i = 0; i < d->route->host_count; i++) {
         const struct host_plan *plan = &d->route->hosts[i];

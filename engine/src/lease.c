@@ -10,7 +10,8 @@
 #define ARENA_EXTRA ((size_t)8 << 20)       /* envelopes and replies of a whole lease */
 
 struct lease *lease_create(const struct bh_config *config, uint32_t destination,
-                           struct bh_slice domain, struct bh_slice connector, uint64_t bytes)
+                           struct bh_slice domain, struct bh_slice connector,
+                           struct bh_slice carrier, uint64_t bytes)
 {
     struct lease *lease = calloc(1, sizeof(*lease));
     if (lease == NULL) {
@@ -20,7 +21,8 @@ struct lease *lease_create(const struct bh_config *config, uint32_t destination,
     bh_arena_init(&lease->judged, ARENA_EXTRA);
     lease->destination = destination;
     if (!bh_arena_copy(&lease->arena, domain, &lease->domain) ||
-        !bh_arena_copy(&lease->arena, connector, &lease->connector)) {
+        !bh_arena_copy(&lease->arena, connector, &lease->connector) ||
+        !bh_arena_copy(&lease->arena, carrier, &lease->carrier)) {
         lease_destroy(lease);
         return NULL;
     }
@@ -58,6 +60,37 @@ static enum bh_status is_filtered(struct bh_kv_txn *txn, const struct lease *lea
                                          lease->domain, lease->connector);
     }
     return status == BH_ENOTFOUND ? BH_OK : status;
+}
+
+/* Only the one that carries this lease is. */
+static bool is_carrier(void *ctx, const struct bh_connector *connector)
+{
+    const struct lease *lease = ctx;
+    return bh_slice_eq(connector->name, lease->carrier);
+}
+
+/* Which connector is meant for this message, and may the one that carries this lease take it? */
+static enum lease_what match_item(struct lease *lease, struct lease_item *item)
+{
+    const struct bh_envelope *envelope = &item->message.envelope;
+    if (bh_config_match(lease->config, lease->domain, envelope->sender, envelope->size, NULL, NULL,
+                        &item->match) != BH_OK) {
+        return lease->session == 0 ? LEASE_DELIVER : LEASE_GONE;
+    }
+    if (!bh_slice_eq(bh_match_first_choice(&item->match)->name, lease->connector)) {
+        return LEASE_REBIND;
+    }
+    if (bh_slice_eq(lease->carrier, lease->connector)) {
+        return LEASE_DELIVER;
+    }
+    struct bh_match match;
+    if (bh_config_match(lease->config, lease->domain, envelope->sender, envelope->size, is_carrier,
+                        lease, &match) == BH_OK &&
+        is_carrier(lease, match.connector)) {
+        item->match = match;
+        return LEASE_DELIVER;
+    }
+    return LEASE_WAITS;
 }
 
 static enum bh_status load_content(struct bh_kv_txn *txn, struct lease *lease,
@@ -130,15 +163,11 @@ static enum bh_status load_item(struct bh_kv_txn *txn, struct lease *lease, stru
         item->what = LEASE_GONE;
     } else if (filtered) {
         item->what = LEASE_FILTERED;
-    } else if (bh_config_match(lease->config, lease->domain, item->message.envelope.sender,
-                               item->message.envelope.size, NULL, NULL, &item->match) != BH_OK) {
-        item->what = lease->session == 0 ? LEASE_DELIVER : LEASE_GONE;
-    } else if (!bh_slice_eq(item->match.connector->name, lease->connector)) {
-        item->what = LEASE_REBIND;
-    } else if (lease->clear_fallback && item->age_ms < CLEAR_MIN_AGE_MS) {
-        item->what = LEASE_YOUNG;
     } else {
-        item->what = LEASE_DELIVER;
+        item->what = match_item(lease, item);
+    }
+    if (item->what == LEASE_DELIVER && lease->clear_fallback && item->age_ms < CLEAR_MIN_AGE_MS) {
+        item->what = LEASE_YOUNG;
     }
     if (item->what == LEASE_DELIVER) {
         status = prepare_txn(lease, item);

@@ -18,6 +18,7 @@ enum lease_what {
     LEASE_GONE,     /* no such entry any more, or not its time */
     LEASE_REBIND,   /* the configuration in force gives it another connector */
     LEASE_FILTERED, /* a bulk job means it */
+    LEASE_WAITS,    /* its connector is down, and who takes over does not take this one */
     LEASE_YOUNG,    /* a session in clear by fallback takes no mail younger than 5 minutes */
     LEASE_FAILED,   /* could not be read */
 };
@@ -70,6 +71,7 @@ struct lease {
     uint64_t jobs;             /* committed when it was asked for */
     struct bh_slice domain;    /* of the destination; in the arena */
     struct bh_slice connector; /* its first choice */
+    struct bh_slice carrier;   /* who carries it now: the same, or one that takes over */
     int64_t now_unix_ms;
     struct tls_seen tls; /* of its session; the worker writes it before it gives an item back */
     uint32_t count;
@@ -81,7 +83,8 @@ struct lease {
 
 /** @param bytes octets of content that will be loaded. @return NULL for want of memory */
 struct lease *lease_create(const struct bh_config *config, uint32_t destination,
-                           struct bh_slice domain, struct bh_slice connector, uint64_t bytes);
+                           struct bh_slice domain, struct bh_slice connector,
+                           struct bh_slice carrier, uint64_t bytes);
 void lease_destroy(struct lease *lease);
 /** The number of the calling thread of the store, for bh_inflight_handling: the first to ask has 0.
  */

@@ -154,7 +154,7 @@ static enum bh_status put_report(struct notifier *n, struct bh_queue *q, struct 
     struct bh_slice connector = BH_LIT("default");
     struct bh_slice hold = who->hold;
     if (bh_config_match(config, domain, BH_EMPTY, written->size, NULL, NULL, &match) == BH_OK) {
-        connector = match.connector->name;
+        connector = bh_match_first_choice(&match)->name;
     } else if (hold.len == 0) {
         hold = BH_LIT("no connector takes the sender's domain");
     }

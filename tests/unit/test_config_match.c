@@ -141,6 +141,37 @@ static void a_costlier_connector_takes_over(void **unused)
     bh_config_unref(config);
 }
 
+static void who_may_take_over(void **unused)
+{
+    (void)unused;
+    static const char text[] =
+        "connector first { domains a.test *.b.test * }\n"
+        "connector second { domains a.test; cost 10; failover yes }\n"
+        "connector third { domains a.test *.b.test; cost 20; failover yes }\n"
+        "connector idle { domains a.test; cost 5 }\n"
+        "connector held { domains a.test; cost 7; failover yes; state held; reason \"moving\" }\n";
+    static const struct {
+        const char *domain;
+        uint32_t above;
+        const char *name;
+    } cases[] = {
+        {"a.test", 0, "second"},  {"a.test", 10, "third"}, {"a.test", 20, NULL},
+        {"x.b.test", 0, "third"}, {"b.test", 0, NULL}, /* the suffix itself is of * */
+        {"other.test", 0, NULL},
+    };
+    const struct bh_config *config = must_parse(text);
+    const struct bh_connector *first = bh_config_connector(config, BH_LIT("first"));
+    for (size_t i = 0; i < BH_COUNT(cases); i++) {
+        const struct bh_connector *c =
+            bh_config_alternate(config, first, bh_slice_str(cases[i].domain), cases[i].above);
+        assert_int_equal(c != NULL, cases[i].name != NULL);
+        if (c != NULL) {
+            ASSERT_SLICE(c->name, cases[i].name);
+        }
+    }
+    bh_config_unref(config);
+}
+
 /* Ten thousand connectors: built and asked without walking over them. */
 static void many_connectors_match_alike(void **unused)
 {
@@ -384,6 +415,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_most_specific_address_space_wins),
         cmocka_unit_test(a_costlier_connector_takes_over),
+        cmocka_unit_test(who_may_take_over),
         cmocka_unit_test(many_connectors_match_alike),
         cmocka_unit_test(demands_are_compared_and_written),
         cmocka_unit_test(an_exception_ends),

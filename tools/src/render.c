@@ -42,6 +42,7 @@ static void put_time(const struct output *out, const json_t *row, const char *ke
 static void last_text(const struct output *out, const json_t *row, char text[LINE])
 {
     const char *limit = row_text(row, "limit");
+    const char *carrier = row_text(row, "carrier");
     char outcome[LINE / 2];
     outcome_text(json_object_get(row, "last"), outcome, sizeof(outcome));
     (void)out;
@@ -49,6 +50,9 @@ static void last_text(const struct output *out, const json_t *row, char text[LIN
         snprintf(text, LINE, "parked: %s", row_text(row, "park_reason"));
     } else if (strcmp(row_text(row, "state"), "held") == 0) {
         snprintf(text, LINE, "held: %s", row_text(row, "hold_reason"));
+    } else if (carrier[0] != 0) {
+        snprintf(text, LINE, "carried by %s   %s%s%s", carrier, outcome,
+                 limit[0] != 0 ? "   limited by: " : "", limit);
     } else {
         snprintf(text, LINE, "%s%s%s", outcome, limit[0] != 0 ? "   limited by: " : "", limit);
     }

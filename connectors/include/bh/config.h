@@ -217,6 +217,17 @@ BH_MUST_USE enum bh_status bh_config_match(const struct bh_config *config, struc
                                            struct bh_slice sender, uint64_t size,
                                            bh_connector_available *available, void *ctx,
                                            struct bh_match *match);
+/** What the message is queued under, and what it goes back to: the cheaper connector, where another
+ * takes over for it. */
+const struct bh_connector *bh_match_first_choice(const struct bh_match *match);
+
+/** Who may take over from a connector for a domain: active, `failover yes`, the same address space,
+ * and the lowest cost above `above`. Linear in the connectors.
+ * @param above  cost of the one to be replaced, or of the last that took over
+ * @return NULL: nobody */
+const struct bh_connector *bh_config_alternate(const struct bh_config *config,
+                                               const struct bh_connector *primary,
+                                               struct bh_slice domain, uint32_t above);
 /** The rule in words: "address space *.bank.example (suffix), sender @us.example, size above
  * 1048576, cost 5". Cut to the room of `out`. */
 void bh_match_text(const struct bh_match *match, struct bh_buf *out);

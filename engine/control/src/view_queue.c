@@ -179,6 +179,9 @@ static void put_live(const struct bh_view *v, struct bh_json *j, uint32_t id)
     }
     view_u64(j, "connections", live.connections);
     view_u64(j, "in_flight", live.in_flight);
+    if (live.carrier.len > 0) {
+        view_str(j, "carrier", live.carrier);
+    }
     if (live.limit.len > 0) {
         view_str(j, "limit", live.limit);
     }

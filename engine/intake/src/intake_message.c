@@ -290,7 +290,7 @@ static enum bh_server_commit route(struct message *m, struct routed *routed)
                             hooks->available, hooks->ctx, &match) != BH_OK) {
             return BH_SERVER_NO_ROUTE;
         }
-        routed[i].connector = match.connector->name;
+        routed[i].connector = bh_match_first_choice(&match)->name;
     }
     qsort(routed, txn->recipients_count, sizeof(*routed), by_domain);
     return BH_SERVER_COMMITTED;

@@ -281,6 +281,38 @@ enum bh_status bh_sched_load(struct bh_sched *s, uint32_t destination,
     return BH_OK;
 }
 
+enum bh_status bh_sched_carry(struct bh_sched *s, uint32_t destination,
+                              const struct bh_sched_policy *policy, uint32_t stage,
+                              uint32_t glitches, int64_t next_attempt_unix_ms, bool probe,
+                              struct bh_now now)
+{
+    struct dest *d = dest_find(s, destination);
+    s->now = now;
+    if (d == NULL) {
+        return BH_ENOTFOUND;
+    }
+    struct connector *connector = sched_connector(s, policy->connector);
+    if (connector == NULL) {
+        return BH_ENOMEM;
+    }
+    change_connector(s, d, connector);
+    d->policy = *policy;
+    d->plan_until_ms = 0;
+    d->ending = false;
+    d->parked = false;
+    d->by_site = false;
+    d->stage = stage;
+    d->glitches = glitches;
+    d->was_failing = probe;
+    d->window = probe ? 1 : policy->per_destination_start;
+    d->streak = 0;
+    d->streak_several = false;
+    d->has_entries = true;
+    set_backoff(s, d, next_attempt_unix_ms);
+    dest_step(s, d);
+    return BH_OK;
+}
+
 void bh_sched_dirty(struct bh_sched *s, uint32_t destination, struct bh_now now)
 {
     struct dest *d = dest_find(s, destination);

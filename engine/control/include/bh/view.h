@@ -24,8 +24,9 @@ struct bh_live_engine {
 
 struct bh_live_destination {
     uint32_t connections;
-    uint32_t in_flight;    /* messages leased to sessions */
-    struct bh_slice limit; /* what limits it now, in words: "destination connections 20/20" */
+    uint32_t in_flight;      /* messages leased to sessions */
+    struct bh_slice carrier; /* the connector that takes over for its own; empty: none does */
+    struct bh_slice limit;   /* what limits it now, in words: "destination connections 20/20" */
 };
 
 struct bh_live_connector {

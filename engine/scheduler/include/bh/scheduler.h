@@ -189,6 +189,16 @@ bool bh_sched_has(const struct bh_sched *s, uint32_t destination);
 BH_MUST_USE enum bh_status bh_sched_load(struct bh_sched *s, uint32_t destination,
                                          const struct bh_sched_dest_state *state,
                                          struct bh_now now);
+/** Another connector carries a loaded destination's mail from now on, or its first choice does
+ * again: sessions and hosts of the old one are not used for it any more, and its back-off stands as
+ * said. Not for one that is not loaded (BH_ENOTFOUND).
+ * @param next_attempt_unix_ms  0: at once
+ * @param probe  what is tried may still be down: one session, more with each success
+ * @return BH_OK, BH_ENOTFOUND, or BH_ENOMEM: nothing changed */
+BH_MUST_USE enum bh_status bh_sched_carry(struct bh_sched *s, uint32_t destination,
+                                          const struct bh_sched_policy *policy, uint32_t stage,
+                                          uint32_t glitches, int64_t next_attempt_unix_ms,
+                                          bool probe, struct bh_now now);
 /** The store may hold new entries for it. Unknown destinations are ignored. */
 void bh_sched_dirty(struct bh_sched *s, uint32_t destination, struct bh_now now);
 /** New mail in the fresh lane of a loaded destination.
