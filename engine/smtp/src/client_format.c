@@ -192,7 +192,11 @@ void bh_client_put_rcpt(const struct bh_client *c, const struct bh_recipient *re
 
 bool bh_preamble_allowed(struct bh_slice text)
 {
-    static const char *const verbs[] = {"EHLO", "HELO", "LHLO", "STARTTLS", "NOOP", "RSET", "QUIT"};
+    static const struct {
+        const char *verb;
+        bool named; /* our name follows it; else nothing does */
+    } verbs[] = {{"EHLO", true},  {"HELO", true},  {"LHLO", true}, {"STARTTLS", false},
+                 {"NOOP", false}, {"RSET", false}, {"QUIT", false}};
     while (text.len > 0) {
         const size_t end = bh_slice_find(text, '\n');
         if (end == text.len || end == 0 || text.ptr[end - 1] != '\r') {
@@ -205,7 +209,8 @@ bool bh_preamble_allowed(struct bh_slice text)
         const struct bh_slice verb = bh_slice_word(&line);
         bool known = false;
         for (size_t i = 0; i < BH_COUNT(verbs) && !known; i++) {
-            known = bh_slice_eq_nocase(verb, bh_slice_str(verbs[i]));
+            known = bh_slice_eq_nocase(verb, bh_slice_str(verbs[i].verb)) &&
+                    (verbs[i].named || line.len == 0);
         }
         if (!known) {
             return false;
