@@ -54,6 +54,14 @@ static void check_mode(struct checking *c, const struct bh_connector *connector,
     need(c, connector, verify, BH_CAN_TLS_VERIFY, "tls", NULL, "tls verify");
     need(c, connector, mode == BH_TLS_PIN, BH_CAN_TLS_PIN, "tls", NULL, "tls pin");
     need(c, connector, dane, BH_CAN_TLS_DANE, "tls", NULL, "tls dane");
+    if (dane && !connector->resolver.trusted) {
+        const struct bh_config_node *node = place(c, connector, "tls", NULL);
+        c->good = false;
+        bh_config_errors_add(c->errors, BH_CONFIG_ERROR, node->file->name, node->line, node->column,
+                             "tls %s needs a resolver whose DNSSEC answers count: "
+                             "resolver { trusted yes }",
+                             bh_tls_mode_name(mode));
+    }
     if (mode == BH_TLS_AUTO && (c->can & BH_CAN_TLS_AUTO) == 0 && !c->told_auto) {
         const struct bh_config_node *node = place(c, connector, "tls", NULL);
         c->told_auto = true;

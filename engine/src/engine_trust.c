@@ -151,6 +151,14 @@ void etrust_start(struct engine *e)
             (void)engine_resolver(e, &e->config->connectors[i]);
         }
     }
+    bool any = e->config->resolver.trusted;
+    for (uint32_t i = 0; i < e->resolver_count; i++) {
+        any = any || e->resolvers[i].trust != TRUST_NEVER;
+    }
+    if (!any) {
+        bh_log(BH_LOG_INFO,
+               "evt=dane_off text=\"no resolver is trusted: tls auto does without DANE\"");
+    }
     etrust_tick(e);
 }
 
