@@ -544,7 +544,8 @@ const struct bh_control_ops control_ops = {.view = op_view,
                                            .bulk = op_bulk,
                                            .intake = op_intake,
                                            .reload = control_op_reload,
-                                           .jobs = op_jobs};
+                                           .jobs = op_jobs,
+                                           .probe = control_op_probe};
 
 /* ---- jobs of an earlier process ---- */
 

@@ -54,6 +54,8 @@ struct bh_control_reply {
     struct bh_selection selection;
     struct bh_select_cursor cursor; /* dry runs */
 
+    struct probe *probe;
+
     size_t claimed; /* reload: entries being moved, out of the engine's reach */
     struct bh_queue_key claims[200];
     const struct bh_config *next_config; /* reload */
@@ -97,6 +99,10 @@ void control_resume_jobs(struct control_server *server);
 /* control_reload.c */
 void control_op_reload(void *ctx, const struct bh_control_request *request,
                        struct bh_control_reply *reply);
+
+/* control_probe.c */
+void control_op_probe(void *ctx, const struct bh_control_request *request,
+                      struct bh_control_reply *reply);
 
 /* control_engine.c: on the engine's thread */
 /** Fill reply->snapshot, then `then` on the main thread. */

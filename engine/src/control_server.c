@@ -8,6 +8,7 @@
 
 #include "bh/assert.h"
 #include "bh/log.h"
+#include "probe.h"
 
 #define CONNS_BACKLOG 64
 
@@ -110,6 +111,7 @@ static void reply_destroy(struct bh_control_reply *reply)
     bh_view_destroy(reply->view);
     free(reply->snapshot);
     bh_config_unref(reply->next_config);
+    probe_destroy(reply->probe);
     free(reply->out.ptr);
     free(reply);
 }

@@ -1,4 +1,5 @@
 #include "engine_internal.h"
+#include "probe.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -504,6 +505,7 @@ static void run_drain(struct engine_call *call, struct engine *e)
 {
     free(BH_CONTAINER(call, struct drain_call, call));
     e->draining = true;
+    eprobe_drain(e);
     outgoing_close_all(e);
 }
 

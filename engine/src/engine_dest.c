@@ -7,6 +7,7 @@
 
 #include "bh/assert.h"
 #include "bh/wire.h"
+#include "probe.h"
 
 #define FIND_ITEMS_MAX 512
 #define FIND_DESTS_MAX 128
@@ -662,6 +663,10 @@ void edest_route_failed(struct engine *e, struct dest_info *d, enum bh_happened 
     const int len = snprintf(d->end_text, sizeof(d->end_text), "%.*s: %s", BH_FMT(d->domain), text);
     outcome.text = bh_slice(d->end_text, (size_t)len);
     d->end_outcome = outcome;
+    if (d->probe != NULL) {
+        eprobe_on_no_route(e, d, &outcome);
+        return;
+    }
     const struct bh_policy policy = bh_outcome_policy(&outcome);
     bh_log(BH_LOG_INFO, "evt=no_route domain=%.*s connector=%.*s happened=%s", BH_FMT(d->domain),
            BH_FMT(d->connector), bh_happened_name(happened));
@@ -756,7 +761,11 @@ void edest_resolve(struct engine *e, uint32_t id)
             .stage = BH_STAGE_ROUTE,
             .happened = BH_HAPPENED_OUR_CONFIG,
             .text = BH_LIT("its connector is gone from the configuration, and no other takes it")};
-        bh_sched_resolved_to_end(e->sched, id, engine_now(e));
+        if (d->probe != NULL) {
+            eprobe_on_no_route(e, d, &d->end_outcome);
+        } else {
+            bh_sched_resolved_to_end(e->sched, id, engine_now(e));
+        }
         return;
     }
     struct resolve_ctx *r = calloc(1, sizeof(*r));

@@ -64,6 +64,7 @@ struct dest_info {
     } failover;
     struct bh_sched_policy policy;
     bool in_store;                 /* its record was read, or its mail was put while we looked */
+    struct probe *probe;           /* NULL: one of the scheduler's */
     struct route *route;           /* as last found; NULL: none yet */
     bool untrusted;                /* it waits for its resolver to pass the self-test */
     struct bh_outcome end_outcome; /* what its messages end with (no such domain) */
@@ -151,7 +152,9 @@ struct engine {
     uint64_t pending;              /* other tasks whose answer is a letter */
     uint64_t leases;               /* not yet freed */
 
-    uint32_t carried; /* destinations that an alternate carries */
+    uint32_t carried;     /* destinations that an alternate carries */
+    struct probe *probes; /* under way */
+    uint32_t probe_count;
 
     bool scanning_wake;
     struct bh_queue_wake wake_after;

@@ -6,6 +6,7 @@
 
 #include "bh/assert.h"
 #include "bh/wire.h"
+#include "probe.h"
 
 static struct session_info *find_session(struct engine *e, uint32_t id)
 {
@@ -504,6 +505,10 @@ static bool step_down_tls(struct engine *e, const struct worker_session *s)
 
 void outgoing_on_closed(struct engine *e, struct worker_session *s)
 {
+    if (s->probe != NULL) {
+        eprobe_on_closed(e, s);
+        return;
+    }
     struct session_info *info = find_session(e, s->id);
     BH_ASSERT(info != NULL && info->worker == s);
     log_closed(s);

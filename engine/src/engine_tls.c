@@ -13,6 +13,7 @@
 
 #include "bh/assert.h"
 #include "bh/wire.h"
+#include "probe.h"
 
 #define SITE_KEY_MAX ((size_t)16 * 1024)
 #define ROUTE_ARENA ((size_t)1024 * 1024) /* the targets, and the TLSA records of their hosts */
@@ -173,6 +174,10 @@ static void keep_route(struct engine *e, struct dest_info *d)
     char key_text[SITE_KEY_MAX];
     struct bh_buf key = bh_buf(key_text, sizeof(key_text));
     const struct bh_target_list *list = &d->route->list;
+    if (d->probe != NULL) {
+        eprobe_on_route(e, d);
+        return;
+    }
     for (size_t i = 0; i < list->targets_len && count < BH_SITE_HOSTS_MAX; i++) {
         const struct bh_target *t = &list->targets[i];
         uint16_t rank = 0;

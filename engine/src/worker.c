@@ -7,6 +7,7 @@
 #include "bh/assert.h"
 #include "bh/inflight.h"
 #include "bh/log.h"
+#include "probe.h"
 
 #define RESUME_MAX 4096 /* TLS sessions kept for resumption, a worker */
 #define FILES_MS 60000  /* between looks at certificate files */
@@ -83,11 +84,9 @@ static void keep_outcome(struct worker_session *s, const struct bh_outcome *outc
 
 /* Callbacks of the delivery session */
 
-static void on_ready(void *ctx, struct bh_delivery *d, const struct bh_delivery_ready *ready)
+void worker_note_ready(struct worker_session *s, const struct bh_delivery_ready *ready)
 {
-    struct worker_session *s = ctx;
     const struct session_host *host = &s->hosts[ready->target];
-    (void)d;
     s->target = ready->target;
     s->connect_ms = ready->connect_ms;
     s->tls_ms = ready->tls_ms;
@@ -100,6 +99,13 @@ static void on_ready(void *ctx, struct bh_delivery *d, const struct bh_delivery_
                                     : ready->facts->starttls_offered  ? "STARTTLS not used"
                                                                       : "STARTTLS not offered");
     }
+}
+
+static void on_ready(void *ctx, struct bh_delivery *d, const struct bh_delivery_ready *ready)
+{
+    struct worker_session *s = ctx;
+    (void)d;
+    worker_note_ready(s, ready);
     bh_mailbox_post_always(s->worker->options.engine, &s->ready);
 }
 
@@ -176,7 +182,12 @@ static void tell_closed(struct worker *w, struct worker_session *s)
 
 static void on_closed(void *ctx, struct bh_delivery *d, const struct bh_delivery_closed *closed)
 {
-    struct worker_session *s = ctx;
+    worker_note_closed(ctx, d, closed);
+}
+
+void worker_note_closed(struct worker_session *s, struct bh_delivery *d,
+                        const struct bh_delivery_closed *closed)
+{
     (void)d;
     s->failed = !closed->graceful;
     s->was_ready = closed->was_ready;
@@ -233,6 +244,22 @@ static void set_sources(const struct bh_connector *c, struct bh_delivery_params 
     }
 }
 
+static void at_most(uint64_t *ms)
+{
+    *ms = *ms < PROBE_TIMEOUT_MS ? *ms : PROBE_TIMEOUT_MS;
+}
+
+/* Somebody waits for a probe's answer. */
+static void hurry(struct bh_delivery_params *params)
+{
+    struct bh_client_timeouts *t = &params->timeouts;
+    uint64_t *const all[] = {&t->greeting_ms, &t->ehlo_ms, &t->starttls_ms, &t->tls_ms,
+                             &t->mail_ms,     &t->rcpt_ms, &t->rset_ms,     &params->connect_ms};
+    for (size_t i = 0; i < BH_COUNT(all); i++) {
+        at_most(all[i]);
+    }
+}
+
 static void open_session(struct worker *w, struct worker_session *s)
 {
     const struct bh_connector *c = s->connector;
@@ -268,7 +295,12 @@ static void open_session(struct worker *w, struct worker_session *s)
                                                     .closed = on_closed};
     enum bh_status status = BH_ENOMEM;
     if (!w->draining && remember_open(w, s)) {
-        status = bh_delivery_open(w->delivery, &params, &callbacks, &s->delivery);
+        const struct bh_delivery_callbacks probing = probe_callbacks(s);
+        if (s->probe != NULL) {
+            hurry(&params);
+        }
+        status = bh_delivery_open(w->delivery, &params, s->probe != NULL ? &probing : &callbacks,
+                                  &s->delivery);
     }
     if (status != BH_OK) {
         const struct bh_outcome outcome = {

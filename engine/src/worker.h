@@ -8,6 +8,7 @@
 #include "bh/tls_plan.h"
 
 struct worker;
+struct probe_target;
 
 #define SESSION_DEMANDS_MAX ((size_t)256 * 1024) /* octets of names and TLSA records */
 
@@ -32,6 +33,7 @@ struct worker_session {
     uint32_t id;     /* the scheduler's */
     uint64_t number; /* never used again: the clearance is bound to it */
     uint32_t destination;
+    struct probe_target *probe; /* NULL: a session for mail */
     struct worker *worker;
     const struct bh_config *config; /* counted */
     const struct bh_connector *connector;
@@ -81,6 +83,10 @@ void worker_give(struct worker *worker, struct worker_session *session, struct l
 void worker_close(struct worker_session *session);
 /** After ENGINE_CLOSED: the worker frees it behind whatever is still on its way there. */
 void worker_free(struct worker_session *session);
+/** On the worker's thread, for callbacks of sessions (probe.c): note what READY and the end say. */
+void worker_note_ready(struct worker_session *s, const struct bh_delivery_ready *ready);
+void worker_note_closed(struct worker_session *s, struct bh_delivery *d,
+                        const struct bh_delivery_closed *closed);
 /** Run a function on the worker's thread; any thread. The letter is the caller's. */
 struct worker_call {
     struct bh_letter letter;

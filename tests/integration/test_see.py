@@ -1,8 +1,10 @@
 """What an operator and an auditor see: the ledger, the events of a message, TLS wanted and got."""
 import os
 import re
+import threading
 
 from harness import Case, smarthost, tag
+from support.partner import HANG
 
 
 class Audit(Case):
@@ -165,3 +167,112 @@ class Audit(Case):
         self.assertEqual(("encrypt", "connector"), (attempt["tls_wanted"], attempt["tls_from"]))
         self.assertIn("TLSv1.3", attempt["tls_got"])
         self.relay.wait_line(r'evt=attempt .*tls="encrypt:TLSv1\.3')
+
+
+class Probe(Case):
+    """`bhctl probe` against good partners and bad ones; no mail is ever sent."""
+
+    def setUp(self):
+        super().setUp()
+        self.ca = self.authority()
+        self.dns_server = self.dns()
+
+    def relay(self, more, *hosts, domain="bank.test", port=None):
+        """A daemon that finds the hosts by MX; each is (name, address)."""
+        zone = self.dns_server
+        for preference, (name, address) in enumerate(hosts, 1):
+            zone.add(domain, "MX", (preference * 10, name))
+            zone.add(name, "A", address)
+        return self.daemon(
+            f"connector bank {{\n domains {domain}\n port {port}\n {more}\n}}",
+            resolver=zone.text)  # fmt: skip
+
+    def probe(self, daemon, *words, status=0):
+        answer = daemon.ctl("probe", *words, status=status)
+        return [row for row in answer if row["kind"] == "target"], answer.end
+
+    @tag("tsan")
+    def test_good_and_bad_hosts(self):
+        certificate = self.ca.issue("mx1.bank.test")
+        good = self.partner(certificate=certificate)
+        plain = self.partner(host="127.0.0.2", port=good.port)
+        relay = self.relay(
+            f"tls verify {{ ca-file {self.ca.pem}; names mx1.bank.test mx2.bank.test }}",
+            ("mx1.bank.test", "127.0.0.1"), ("mx2.bank.test", "127.0.0.2"), port=good.port)  # fmt: skip
+        rows, end = self.probe(relay, "bank.test", status=1)
+        rows = {row["host"]: row for row in rows}
+        first, second = rows["mx1.bank.test"], rows["mx2.bank.test"]
+        self.assertEqual(("ok", "rcpt", 250, "name", "verify"),
+                         tuple(first[k] for k in ("verdict", "stage", "code", "auth", "tls_wanted")))  # fmt: skip
+        self.assertIn("mx1.bank.test", first["tls_got"])
+        self.assertEqual(("would not deliver", True, "tls_not_offered"),
+                         tuple(second[k] for k in ("verdict", "bad", "happened")))  # fmt: skip
+        self.assertEqual((2, 1), (end["targets"], end["bad"]))
+        text = relay.ctl_run("probe", "bank.test", options=()).stdout
+        self.assertIn("connector bank (address space bank.test (exact))", text)
+        self.assertRegex(text, r"mx1\.bank\.test +127\.0\.0\.1:\d+ +TLSv1\.3 .* rcpt 250 +ok")
+        self.assertIn("1 of 2 targets would get no mail. No mail was sent.", text)
+        verbs = [verb for _, verb, _ in good.commands]
+        self.assertNotIn("data", verbs)
+        self.assertEqual(verbs.count("rcpt"), verbs.count("rset"))
+        self.assertEqual({"ehlo", "quit"}, {v for _, v, _ in plain.commands})
+        self.assertEqual([], good.messages + plain.messages)
+
+    def test_all_good(self):
+        partner = self.partner()
+        relay = self.relay_to(partner)
+        rows, end = self.probe(relay, "someone@bank.test", "--from", "me@us.test")
+        self.assertEqual(["ok"], [row["verdict"] for row in rows])
+        self.assertEqual((1, 0), (end["targets"], end["bad"]))
+        arguments = [argument for _, verb, argument in partner.commands if verb in ("mail", "rcpt")]
+        self.assertIn("me@us.test", arguments[0])
+        self.assertIn("someone@bank.test", arguments[1])
+        self.assertEqual([], relay.list())
+
+    def test_refused_recipient_is_no_breach(self):
+        partner = self.partner().on("rcpt", "550 5.1.1 nobody")
+        relay = self.relay_to(partner)
+        rows, _ = self.probe(relay, "bank.test")
+        self.assertEqual([("refused by the peer", 550)], [(r["verdict"], r["code"]) for r in rows])
+
+    def test_nobody_answers(self):
+        partner = self.partner()
+        partner.down()
+        relay = self.relay_to(partner)
+        rows, end = self.probe(relay, "bank.test", status=1)
+        self.assertEqual([("would not deliver", "connect", "connection_refused")],
+                         [tuple(r[k] for k in ("verdict", "stage", "happened")) for r in rows])  # fmt: skip
+
+    def test_broken_tls_where_nothing_demands_it(self):
+        partner = self.partner().on("starttls", "454 4.7.0 not now")
+        partner.extensions.append("STARTTLS")
+        relay = self.relay_to(partner, "tls opportunistic")
+        rows, _ = self.probe(relay, "bank.test")
+        self.assertEqual(["in clear after 5 minutes"], [row["verdict"] for row in rows])
+
+    def test_no_such_domain_and_no_connector(self):
+        partner = self.partner()
+        relay = self.daemon(smarthost("bank", partner, "", "bank.test") + "\nconnector rest { domains * }",
+                            resolver=self.dns_server.text)  # fmt: skip
+        answer = relay.ctl("probe", "nowhere.test", status=1)
+        self.assertEqual("no_such_domain", answer[0]["happened"])
+        self.assertEqual(2, relay.ctl_run("probe").returncode)
+        self.assertEqual(1, relay.ctl_run("probe", "x@").returncode)
+
+    def test_without_the_engine(self):
+        relay = self.relay_to(self.partner())
+        relay.stop()
+        result = relay.ctl_run("probe", "bank.test", options=())
+        self.assertEqual(3, result.returncode)
+        self.assertIn("the engine is not running", result.stderr)
+
+    def test_a_stop_ends_a_probe(self):
+        partner = self.partner().on("rcpt", HANG)
+        relay = self.relay_to(partner)
+        asked = []
+        thread = threading.Thread(target=lambda: asked.append(relay.ctl_run("probe", "bank.test")))
+        thread.start()
+        partner.wait_command("rcpt")
+        relay.stop()
+        thread.join()
+        self.assertNotEqual(0, asked[0].returncode)

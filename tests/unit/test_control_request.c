@@ -147,10 +147,17 @@ static void on_jobs(void *ctx, struct bh_control_reply *reply)
     called = "jobs";
 }
 
+static void on_probe(void *ctx, const struct bh_control_request *r, struct bh_control_reply *reply)
+{
+    (void)ctx, (void)r, (void)reply;
+    called = "probe";
+}
+
 static void every_verb_is_dispatched(void **unused)
 {
     (void)unused;
-    const struct bh_control_ops ops = {on_view, on_flush, on_bulk, on_intake, on_reload, on_jobs};
+    const struct bh_control_ops ops = {on_view,   on_flush, on_bulk, on_intake,
+                                       on_reload, on_jobs,  on_probe};
     for (enum bh_control_verb v = BH_VERB_STATUS; v < BH_VERB_COUNT; v++) {
         const struct bh_control_request r = {.verb = v};
         called = NULL;

@@ -4,7 +4,7 @@
  *   set KEY [VALUE]        options: lmtp, helo_only, implicit, proven, tls may|must, rcptmax N, off
  *                          BITS, rate N
  *   give FROM TO[,TO] [8bit] [utf8] [requiretls] [size=N] [notify=N] [ret=full] [envid=X]
- *        [orcpt=X] [body=TEXT]
+ *        [orcpt=X] [body=TEXT] [probe]
  *   S: line                the server says; lines in a row arrive together
  *   C: line                the client must have said this next
  *   C                      the client must have said nothing more
@@ -40,6 +40,7 @@ struct given {
     struct bh_slice content;
     uint64_t ends;
     bool done;
+    bool probe;
 };
 
 struct run {
@@ -187,7 +188,9 @@ static void give_option(struct run *r, struct given *g, struct bh_slice word)
 {
     struct bh_slice value;
     uint64_t number = 0;
-    if (bh_slice_eq(word, BH_LIT("8bit"))) {
+    if (bh_slice_eq(word, BH_LIT("probe"))) {
+        g->probe = true;
+    } else if (bh_slice_eq(word, BH_LIT("8bit"))) {
         g->envelope.body = BH_BODY_8BITMIME;
     } else if (bh_slice_eq(word, BH_LIT("utf8"))) {
         g->envelope.smtputf8 = true;
@@ -239,7 +242,8 @@ static void do_give(struct run *r, struct bh_slice rest)
                                     .recipients = g->recipients,
                                     .results = g->results,
                                     .recipients_count = count,
-                                    .arena = &r->arena};
+                                    .arena = &r->arena,
+                                    .envelope_only = g->probe};
     assert_true(bh_client_room(&r->client) > 0);
     bh_client_give(&r->client, &g->txn, r->now);
     drain(r);

@@ -3,9 +3,9 @@ _bhctl()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
     local verbs="status queue list show why connectors explain check verify audit flush hold release
-        cancel bounce requeue pause resume reload jobs submit hash-password help"
+        cancel bounce requeue pause resume reload jobs probe submit hash-password help"
     local options="--json --offline --path --config --control --id --destination --connector
-        --sender --recipient --age --state --all --reason --until --dry-run --plan --allow-weaken
+        --sender --from --recipient --age --state --all --reason --until --dry-run --plan --allow-weaken
         --content --matrix --since --require --events --top --limit --size"
 
     case $prev in

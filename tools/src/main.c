@@ -42,6 +42,8 @@ static const struct {
     {BH_VERB_RELOAD, WORDS_NONE, "[--plan] [--allow-weaken]",
      "take up the configuration; --plan only says what would change"},
     {BH_VERB_JOBS, WORDS_NONE, "", "bulk verbs under way"},
+    {BH_VERB_PROBE, WORDS_ADDRESS, "[--from ADDRESS] DOMAIN|ADDRESS",
+     "a session with each target, without mail: would it be delivered, and how"},
 };
 
 static const char global_help[] = "usage: bhctl VERB [OPTIONS] [ARGUMENTS]\n\n";
@@ -118,6 +120,7 @@ enum {
     OPT_AGE,
     OPT_UNTIL,
     OPT_SINCE,
+    OPT_FROM,
     OPT_EVENTS,
     OPT_TEXT,   /* an argument that is a text under its own name */
     OPT_NUMBER, /* likewise a number */
@@ -140,6 +143,7 @@ static const struct option long_options[] = {
     {"connector", required_argument, NULL, OPT_TEXT},
     {"sender", required_argument, NULL, OPT_TEXT},
     {"recipient", required_argument, NULL, OPT_TEXT},
+    {"from", required_argument, NULL, OPT_FROM},
     {"state", required_argument, NULL, OPT_TEXT},
     {"reason", required_argument, NULL, OPT_TEXT},
     {"size", required_argument, NULL, OPT_NUMBER},
@@ -231,6 +235,9 @@ static int take_option(struct options *o, int option, const char *name)
             return wrong("--since takes 24h (ago), 2026-10-01 or 2026-11-28T01:12Z, not", optarg);
         }
         json_object_set_new(o->args, "since_unix_ms", json_integer(at));
+        return 0;
+    case OPT_FROM:
+        set_arg(o->args, "sender", json_string(optarg));
         return 0;
     case OPT_EVENTS:
         o->events = optarg;

@@ -521,6 +521,9 @@ void render_row(struct output *out, const json_t *row)
     case BH_VERB_AUDIT:
         render_audit_row(out, row);
         return;
+    case BH_VERB_PROBE:
+        render_probe_row(out, row);
+        return;
     case BH_VERB_RELOAD:
         reload_row(row);
         return;
@@ -575,6 +578,9 @@ void render_end(struct output *out, const json_t *end, bool running)
         return;
     case BH_VERB_AUDIT:
         render_audit_end(out, end);
+        return;
+    case BH_VERB_PROBE:
+        render_probe_end(out, end);
         return;
     case BH_VERB_RELOAD:
         printf("generation %" PRId64 "\n", row_number(end, "generation"));

@@ -1,4 +1,4 @@
-/* How audits look to people. */
+/* How audits, events and probes look to people. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -87,4 +87,87 @@ void render_event(struct output *out, const json_t *row)
         }
     }
     printf("\n");
+}
+
+/* ---- probe ---- */
+
+/* "TLSv1.3 .., name mx.bank.test", or what was wanted and why it was not had. */
+static void tls_cell(const json_t *row, char *text, size_t len)
+{
+    const char *got = row_text(row, "tls_got");
+    const char *wanted = row_text(row, "tls_wanted");
+    const char *origin = row_text(row, "tls_from");
+    if (got[0] != 0) {
+        snprintf(text, len, "%s", got);
+    } else if (wanted[0] != 0) {
+        snprintf(text, len, "wanted %s (%s)", wanted, origin);
+    } else {
+        text[0] = 0;
+    }
+}
+
+/* How far it got and what was said there: "rcpt 250", "tls: certificate expired". */
+static void reached_cell(const json_t *row, char *text, size_t len)
+{
+    const char *said = row_text(row, "text");
+    const int64_t code = row_number(row, "code");
+    if (code / 100 == 2) {
+        snprintf(text, len, "%s %" PRId64, row_text(row, "stage"), code);
+    } else if (code != 0) {
+        snprintf(text, len, "%s %" PRId64 " %s %s", row_text(row, "stage"), code,
+                 row_text(row, "enhanced"), said);
+    } else {
+        snprintf(text, len, "%s: %s", row_text(row, "stage"),
+                 said[0] != 0 ? said : row_text(row, "happened"));
+    }
+}
+
+void render_probe_row(struct output *out, const json_t *row)
+{
+    static const char *const names[] = {">PREF", "HOST", "ADDRESS", "TLS", "~REACHED", "VERDICT"};
+    char text[512];
+    char address[TEXT_TIME + 16];
+    if (strcmp(row_text(row, "kind"), "route") == 0) {
+        put_safe(stdout, row_text(row, "address"));
+        printf("  connector %s", row_text(row, "connector"));
+        if (row_text(row, "rule")[0] != 0) {
+            printf(" (%s)", row_text(row, "rule"));
+        }
+        printf("\n");
+        if (row_text(row, "stage")[0] != 0) {
+            reached_cell(row, text, sizeof(text));
+            put_safe(stdout, text);
+            printf("\n");
+        }
+        return;
+    }
+    table_columns(out, names, COUNT(names));
+    table_number(out, row_number(row, "preference"));
+    table_cell(out, row_text(row, "host"));
+    snprintf(address, sizeof(address), "%s%s%s:%" PRId64,
+             strchr(row_text(row, "ip"), ':') != NULL ? "[" : "",
+             row_text(row, "ip")[0] != 0 ? row_text(row, "ip") : "-",
+             strchr(row_text(row, "ip"), ':') != NULL ? "]" : "", row_number(row, "port"));
+    table_cell(out, address);
+    tls_cell(row, text, sizeof(text));
+    table_cell(out, text);
+    reached_cell(row, text, sizeof(text));
+    table_cell(out, text);
+    table_cell(out, row_text(row, "verdict"));
+}
+
+void render_probe_end(struct output *out, const json_t *end)
+{
+    table_flush(out);
+    const int64_t bad = row_number(end, "bad");
+    const int64_t targets = row_number(end, "targets");
+    if (targets == 0) {
+        printf("no target. No mail was sent.\n");
+    } else if (bad > 0) {
+        printf("%" PRId64 " of %" PRId64 " targets would get no mail. No mail was sent.\n", bad,
+               targets);
+    } else {
+        printf("%" PRId64 " target%s, as the policy demands. No mail was sent.\n", targets,
+               targets == 1 ? "" : "s");
+    }
 }

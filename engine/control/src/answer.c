@@ -36,6 +36,9 @@ void bh_control_dispatch(const struct bh_control_ops *ops, void *ctx,
     case BH_VERB_JOBS:
         ops->jobs(ctx, reply);
         return;
+    case BH_VERB_PROBE:
+        ops->probe(ctx, request, reply);
+        return;
     case BH_VERB_COUNT:
         break;
     }

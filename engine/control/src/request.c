@@ -94,6 +94,7 @@ static const struct {
     [BH_VERB_RESUME] = {"resume", 0, 0, false, false},
     [BH_VERB_RELOAD] = {"reload", BIT(ARG_PLAN) | BIT(ARG_ALLOW_WEAKEN), 0, false, false},
     [BH_VERB_JOBS] = {"jobs", 0, 0, false, false},
+    [BH_VERB_PROBE] = {"probe", BIT(ARG_ADDRESS) | BIT(ARG_SENDER), BIT(ARG_ADDRESS), false, false},
 };
 
 const char *bh_control_verb_name(enum bh_control_verb verb)
@@ -244,7 +245,8 @@ static bool get_arg(struct bh_control_request *r, enum arg arg, const json_t *va
     case ARG_CONNECTOR:
         return get_text(value, &s->connector);
     case ARG_SENDER:
-        return get_text(value, r->verb == BH_VERB_EXPLAIN ? &r->sender : &s->sender);
+        return get_text(value, r->verb == BH_VERB_EXPLAIN || r->verb == BH_VERB_PROBE ? &r->sender
+                                                                                      : &s->sender);
     case ARG_RECIPIENT:
         return get_text(value, &s->recipient);
     case ARG_OLDER:
@@ -309,7 +311,8 @@ static enum bh_status get_args(struct bh_control_request *r, json_t *args, int64
         }
         seen |= BIT(arg);
     }
-    r->selected = (seen & SELECTION & ~BIT(ARG_ALL)) != 0 && r->verb != BH_VERB_EXPLAIN;
+    r->selected = (seen & SELECTION & ~BIT(ARG_ALL)) != 0 && r->verb != BH_VERB_EXPLAIN &&
+                  r->verb != BH_VERB_PROBE;
     if ((seen & verbs[r->verb].needs) != verbs[r->verb].needs) {
         refuse(error, "an argument is missing for", bh_slice_str(verbs[r->verb].name));
         hint_args(error, r->verb);

@@ -122,6 +122,9 @@ static void on_rset_reply(struct bh_client *c, const struct bh_reply *reply)
 {
     if (!is_ok(reply)) {
         ended_by(c, BH_STAGE_IDLE, reply); /* RSET can't fail in a session that is in step */
+    } else if (c->sending != NULL && c->sending->envelope_only && c->step == BH_STEP_WAIT) {
+        c->data_due = false; /* it stands where DATA would */
+        c->needs_rset = false;
     }
 }
 
@@ -165,13 +168,13 @@ static void on_rcpt_reply(struct bh_client *c, const struct bh_reply *reply, uin
         return; /* by the reply to MAIL */
     }
     BH_ASSERT(result->step == BH_RCPT_ASKED);
-    if (is_ok(reply)) {
+    if (is_ok(reply) && !txn->envelope_only) {
         result->step = BH_RCPT_ACCEPTED;
         c->accepted++;
         return;
     }
     const struct bh_outcome outcome = bh_client_txn_outcome(c, txn, BH_STAGE_RCPT, reply);
-    if (too_many(reply)) {
+    if (too_many(reply) && !txn->envelope_only) {
         result->step = BH_RCPT_AGAIN;
         result->outcome = outcome;
     } else {

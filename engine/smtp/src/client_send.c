@@ -120,6 +120,13 @@ static void send_rcpt(struct bh_client *c, struct bh_buf *out)
 static void send_data(struct bh_client *c, struct bh_buf *out)
 {
     const bool all_refused = c->answered == c->asked && c->accepted == 0;
+    if (c->sending->envelope_only) {
+        bh_buf_put(out, BH_LIT("RSET\r\n"));
+        expect(c, BH_EXPECT_RSET, 0);
+        c->data_due = true; /* the round lasts until this is answered */
+        c->step = BH_STEP_WAIT;
+        return;
+    }
     if (all_refused) {
         BH_ASSERT(!c->mail_due);
         bh_client_round_over(c); /* it needs an RSET, which goes with the next MAIL */

@@ -41,6 +41,7 @@ enum bh_control_verb {
     BH_VERB_RESUME,
     BH_VERB_RELOAD,
     BH_VERB_JOBS,
+    BH_VERB_PROBE,
     BH_VERB_COUNT, /* how many there are; not a verb */
 };
 
@@ -69,9 +70,10 @@ struct bh_control_request {
     bool allow_weaken;       /* reload: a lower TLS demand is meant */
     bool content;            /* show: the content too */
     bool matrix;             /* connectors: one row for each connector and setting */
-    struct bh_slice address; /* explain */
+    struct bh_slice address; /* explain; probe: an address or a domain */
     struct bh_slice name;    /* connectors NAME */
-    struct bh_slice sender;  /* explain: for which sender; empty: <> is not meant, but any */
+    struct bh_slice sender;  /* explain: for which sender; empty: <> is not meant, but any;
+                                probe: of MAIL */
     uint64_t size;           /* explain: likewise, octets */
     uint64_t top;            /* queue: how many rows; 0: the default */
     uint64_t limit;          /* list: how many rows; 0: all */
@@ -120,6 +122,10 @@ struct bh_control_ops {
                    struct bh_control_reply *reply);
     /** The bulk jobs under way, a row each. */
     void (*jobs)(void *ctx, struct bh_control_reply *reply);
+    /** A session with each target that mail to the address may go to, without any mail; a row for
+     * each. Ends with {"targets":N,"bad":N,"negative":..}. */
+    void (*probe)(void *ctx, const struct bh_control_request *request,
+                  struct bh_control_reply *reply);
 };
 
 /** Hand a checked request to its callback. */

@@ -88,6 +88,8 @@ struct bh_client_txn {
     uint32_t recipients_count;        /* 1 to BH_CLIENT_RECIPIENTS_MAX */
     struct bh_arena *arena;           /* for texts; when it is full, texts are empty */
     void *user;                       /* the driver's own */
+    bool envelope_only; /* a look at what they would say: RSET in place of DATA, and the reply to
+                           RCPT is the last word */
 
     bool end_sent;       /* read only: the end of content was handed out, its reply is due */
     bool started;        /* private from here on: a command of it was handed out */
