@@ -68,6 +68,9 @@ static void judge_decided(const struct lease_item *item, const struct bh_outcome
         return;
     }
     const struct bh_policy policy = bh_outcome_policy(outcome);
+    /* No host is given TLS by this connector. */
+    const bool in_vain = outcome->happened == BH_HAPPENED_NEEDS_REQUIRETLS &&
+                         ctx->connector->tls.demand.mode == BH_TLS_OFF;
     const bool about_message =
         policy.scope == BH_SCOPE_RECIPIENT || policy.scope == BH_SCOPE_MESSAGE;
     switch (policy.meaning) {
@@ -81,7 +84,7 @@ static void judge_decided(const struct lease_item *item, const struct bh_outcome
         if (policy.fault != BH_FAULT_THEIRS) {
             break; /* a mistake of ours never bounces mail */
         }
-        if (policy.next_host && ctx->hosts > 1 && item->entry.attempts == 0) {
+        if (policy.next_host && ctx->hosts > 1 && item->entry.attempts == 0 && !in_vain) {
             remains->soon = true; /* another host of the route may take it */
             remains->charged = true;
             r->charged = true;

@@ -145,9 +145,9 @@ static enum bh_status remember(struct notifier *n, const struct bh_queue_put_res
 }
 
 static enum bh_status put_report(struct notifier *n, struct bh_queue *q, struct bh_kv_txn *txn,
-                                 const struct bh_config *config, const struct addressee *who,
-                                 struct bh_slice text, const struct bh_dsn_written *written,
-                                 struct bh_now now)
+                                 const struct bh_config *config, const struct bh_message *message,
+                                 const struct addressee *who, struct bh_slice text,
+                                 const struct bh_dsn_written *written, struct bh_now now)
 {
     const struct bh_slice domain = bh_address_domain(who->to);
     struct bh_match match;
@@ -162,7 +162,11 @@ static enum bh_status put_report(struct notifier *n, struct bh_queue *q, struct 
      */
     const struct bh_recipient to = {.address = who->to};
     const struct bh_envelope envelope = {
-        .body = written->body, .smtputf8 = written->smtputf8, .size = written->size};
+        .body = written->body,
+        .smtputf8 = written->smtputf8,
+        /* What it tells of needs the same protection (RFC 8689 5). */
+        .requiretls = message->envelope.requiretls,
+        .size = written->size};
     const struct bh_origin origin = {.listener = who->listener,
                                      .protocol = BH_LIT("local"),
                                      .helo = config->engine.hostname,
@@ -230,7 +234,7 @@ static enum bh_status write_report(struct notifier *n, struct bh_queue *q, struc
     if (status != BH_OK) {
         return status;
     }
-    return put_report(n, q, txn, config, who, bh_buf_slice(&buf), &written, now);
+    return put_report(n, q, txn, config, message, who, bh_buf_slice(&buf), &written, now);
 }
 
 static enum bh_status hook(void *ctx, struct bh_queue *q, struct bh_kv_txn *txn,

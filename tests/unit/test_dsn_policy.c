@@ -83,7 +83,7 @@ static void statuses(void **unused)
          false,
          {5, 1, 2}},
         {{.happened = BH_HAPPENED_NEEDS_SMTPUTF8}, BH_DSN_FAILED, false, {5, 6, 7}},
-        {{.happened = BH_HAPPENED_NEEDS_REQUIRETLS}, BH_DSN_FAILED, false, {5, 7, 10}},
+        {{.happened = BH_HAPPENED_NEEDS_REQUIRETLS}, BH_DSN_FAILED, false, {5, 7, 30}},
         {{.code = 250}, BH_DSN_RELAYED, false, {2, 1, 5}},
         {{.code = 250, .enhanced_class = 2, .enhanced_subject = 6},
          BH_DSN_DELIVERED,

@@ -280,9 +280,37 @@ static void leased_and_passed(void **unused)
     leased_fini(&set);
 }
 
+/* Another host may offer what the message demands; with `tls off` none is asked. */
+static void requiretls_tries_another_host_unless_tls_is_off(void **unused)
+{
+    static const struct {
+        enum bh_tls_mode mode;
+        uint32_t hosts;
+        enum bh_verdict verdict;
+    } cases[] = {
+        {BH_TLS_VERIFY, 2, BH_VERDICT_KEEP},
+        {BH_TLS_VERIFY, 1, BH_VERDICT_BOUNCED},
+        {BH_TLS_OFF, 2, BH_VERDICT_BOUNCED},
+    };
+    (void)unused;
+    for (size_t i = 0; i < BH_COUNT(cases); i++) {
+        struct fixture f;
+        set_up(&f, 1);
+        f.connector.tls.demand.mode = cases[i].mode;
+        f.ctx.hosts = cases[i].hosts;
+        f.results[0] = (struct bh_client_result){
+            .fate = BH_FATE_DECIDED,
+            .outcome = {.stage = BH_STAGE_MAIL, .happened = BH_HAPPENED_NEEDS_REQUIRETLS}};
+        assert_int_equal(judge_item(f.item, &f.ctx), BH_OK);
+        assert_int_equal(f.item->settle.recipients[0].verdict, cases[i].verdict);
+        tear_down(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(requiretls_tries_another_host_unless_tls_is_off),
         cmocka_unit_test(accepted_is_delivered),
         cmocka_unit_test(recipients_are_judged_apart),
         cmocka_unit_test(expiry),

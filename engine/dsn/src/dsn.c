@@ -58,12 +58,14 @@ static bool needs_global(const struct bh_dsn *dsn)
     return global;
 }
 
-/* RET asks about failures only; other reports return the header (RFC 3461 4.3). */
+/* RET asks about failures only; other reports return the header (RFC 3461 4.3). Of a REQUIRETLS
+ * message nothing but the header goes back, whatever RET says (RFC 8689 5). */
 static bool returns_whole(const struct bh_dsn *dsn)
 {
     const size_t max = dsn->content_max > 0 ? dsn->content_max : BH_DSN_CONTENT_MAX;
     return human_main_action(dsn) == BH_DSN_FAILED && dsn->envelope->ret != BH_RET_HDRS &&
-           dsn->content_is_whole && dsn->content.len <= max && text_is_clean(dsn->content);
+           !dsn->envelope->requiretls && dsn->content_is_whole && dsn->content.len <= max &&
+           text_is_clean(dsn->content);
 }
 
 static struct plan plan_of(const struct bh_dsn *dsn)

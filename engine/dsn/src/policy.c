@@ -72,8 +72,9 @@ static struct bh_dsn_status nearest(const struct bh_outcome *outcome)
     case BH_HAPPENED_LOOP:
         return (struct bh_dsn_status){0, 4, 6};
     case BH_HAPPENED_TLS_NOT_OFFERED:
+        return (struct bh_dsn_status){0, 7, 10}; /* RFC 7672: encryption needed */
     case BH_HAPPENED_NEEDS_REQUIRETLS:
-        return (struct bh_dsn_status){0, 7, 10}; /* RFC 7672, 8689: encryption needed */
+        return (struct bh_dsn_status){0, 7, 30}; /* RFC 8689 */
     case BH_HAPPENED_TLS_FAILED:
     case BH_HAPPENED_TLS_UNVERIFIED:
         return (struct bh_dsn_status){0, 7, 5};

@@ -103,7 +103,7 @@ void bh_server_txn_deliver(struct bh_server *s)
     if (!s->scan.in_body) {
         bh_tls_required_end(&s->scan.tls_required); /* It was all header. */
     }
-    /* With both, REQUIRETLS holds (RFC 8689 section 5). */
+    /* With both, REQUIRETLS holds (RFC 8689 section 3). */
     txn->envelope.tls_optional =
         !txn->envelope.requiretls && bh_tls_required_says_no(&s->scan.tls_required);
     txn->committing = true;

@@ -1,4 +1,4 @@
-/* tls_required.h - finds "TLS-Required: No" in a header as it passes (RFC 8689 section 5): the
+/* tls_required.h - finds "TLS-Required: No" in a header as it passes (RFC 8689 section 3): the
  * sender would rather have the message delivered without TLS than not at all. Pure; a field may be
  * folded, and its octets may come in any pieces. A header with more than one such field says
  * nothing: the section allows one. */

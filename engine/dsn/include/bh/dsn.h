@@ -86,8 +86,9 @@ struct bh_dsn_written {
 };
 
 /** Write one report: header, an explanation for people, one for programs, the original (all of it
- * for a failure when RET is not HDRS and it has at most BH_DSN_CONTENT_MAX octets; otherwise its
- * header). Every line ends in CRLF and has fewer than 998 octets.
+ * for a failure when neither RET=HDRS nor REQUIRETLS was given and it has at most
+ * BH_DSN_CONTENT_MAX octets; otherwise its header). Every line ends in CRLF and has fewer than 998
+ * octets.
  *
  * @param written  may be NULL; set on BH_OK
  * @return BH_OK, or what the sink returned */

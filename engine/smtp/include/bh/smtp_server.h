@@ -171,7 +171,7 @@ enum bh_content_fault {
     BH_CONTENT_LOOP,
 };
 
-/* "TLS-Required: No" (RFC 8689 section 5) among header fields; see tls_required.h. */
+/* "TLS-Required: No" (RFC 8689 section 3) among header fields; see tls_required.h. */
 enum bh_tls_required_state {
     BH_TLS_REQUIRED_NAME, /* `name_len` octets of the name matched */
     BH_TLS_REQUIRED_OTHER,

@@ -1,0 +1,112 @@
+"""REQUIRETLS from a client to a partner, and what becomes of it where it can't be kept; and the
+header field that asks for the opposite (RFC 8689)."""
+from harness import Case, smarthost
+from support.partner import EXTENSIONS
+from support.senders import RawClient, message
+from test_intake_auth import TlsClient
+
+NAME = "mx.bank.test"
+OFFERS = [*EXTENSIONS, "REQUIRETLS"]
+
+
+class RequireTls(Case):
+    def setUp(self):
+        super().setUp()
+        self.ca = self.authority()
+        self.certificate = self.ca.issue(NAME)
+        own, key = self.ca.issue("relay.us.test")
+        self.listen = f"""listen 127.0.0.1:0 {{
+    relay-from 127.0.0.0/8
+    tls starttls {{ certificate {own}; key {key} }}
+}}"""
+        # Reports go to the sender's own system, which can take them.
+        self.home = self.partner(certificate=self.certificate, extensions=OFFERS)
+
+    def verify(self, name=NAME):
+        return f"tls verify {{ ca-file {self.ca.pem}; names {name} }}"
+
+    def relay(self, partner, tls, more=""):
+        return self.daemon(
+            smarthost("out", partner, tls + "\n" + more, "bank.test") + "\n"
+            + smarthost("home", self.home, self.verify(), "us.test"),
+            listen=self.listen,
+        )  # fmt: skip
+
+    def give(self, daemon, parameters=" REQUIRETLS", content=None, recipient="you@bank.test"):
+        with TlsClient(daemon.address) as client:
+            self.assertIn("REQUIRETLS", client.say("EHLO client.test").text)
+            (reply,) = client.envelope("me@us.test", recipient, parameters=parameters)
+            self.assertEqual(250, reply.code)
+            reply = client.data(message(body="the content\r\n") if content is None else content)
+            self.assertEqual(250, reply.code)
+            return reply.queue_id
+
+    def mail_lines(self, partner):
+        return [argument for _, verb, argument in partner.commands if verb == "mail"]
+
+    def bounced(self, partner):
+        """It went nowhere; the sender was told, as privately, and got no content back."""
+        (report,) = self.home.wait_messages(1)
+        self.assertEqual([], partner.messages)
+        self.assertEqual([], self.mail_lines(partner))
+        self.assertIn(b"Status: 5.7.30", report.content)
+        self.assertIn(b"text/rfc822-headers", report.content)
+        self.assertNotIn(b"the content", report.content)
+        (line,) = self.mail_lines(self.home)
+        self.assertIn(" REQUIRETLS", line)
+
+    def test_kept_to_a_proven_partner(self):
+        partner = self.partner(certificate=self.certificate, extensions=OFFERS)
+        daemon = self.relay(partner, self.verify())
+        self.give(daemon)
+        self.give(daemon, parameters="")
+        partner.wait_messages(2)
+        self.assertEqual(1, sum("REQUIRETLS" in line for line in self.mail_lines(partner)))
+
+    def test_kept_over_lmtp(self):
+        partner = self.partner(certificate=self.certificate, extensions=OFFERS, lmtp=True)
+        daemon = self.relay(partner, self.verify(), "protocol lmtp")
+        self.give(daemon)
+        partner.wait_messages(1)
+        self.assertIn("REQUIRETLS", self.mail_lines(partner)[0])
+
+    def test_not_offered(self):
+        partner = self.partner(certificate=self.certificate)
+        daemon = self.relay(partner, self.verify())
+        self.give(daemon, parameters=" REQUIRETLS RET=FULL")
+        self.bounced(partner)
+
+    def test_tls_off(self):
+        """The connector says no: at once, whatever the partner offers."""
+        partner = self.partner(certificate=self.certificate, extensions=OFFERS)
+        daemon = self.relay(partner, "tls off")
+        self.give(daemon)
+        self.bounced(partner)
+
+    def test_not_proven(self):
+        """TLS, and offered, but whose it is nobody knows: `encrypt` asks for no proof of that."""
+        partner = self.partner(certificate=self.certificate, extensions=OFFERS)
+        daemon = self.relay(partner, "tls encrypt")
+        self.give(daemon)
+        self.bounced(partner)
+
+    def test_in_clear_it_is_not_taken(self):
+        daemon = self.relay(self.partner(), "tls off")
+        with RawClient(daemon.address) as client:
+            self.assertNotIn("REQUIRETLS", client.hello().text)
+            self.assertEqual(555, client.say("MAIL FROM:<me@us.test> REQUIRETLS").code)
+
+    def test_what_the_record_says(self):
+        partner = self.partner(certificate=self.certificate, extensions=OFFERS)
+        partner.down()
+        daemon = self.relay(partner, self.verify())
+        optional = message(TLS_Required="No")
+
+        def flags(queue_id):
+            (row,) = [row for row in daemon.ctl("show", queue_id) if row["kind"] == "message"]
+            return row["requiretls"], row["tls_optional"]
+
+        self.assertEqual((True, False), flags(self.give(daemon)))
+        self.assertEqual((False, True), flags(self.give(daemon, "", optional)))
+        self.assertEqual((True, False), flags(self.give(daemon, content=optional)))
+        self.assertEqual((False, False), flags(self.give(daemon, "", message(TLS_Required="Yes"))))
