@@ -221,7 +221,38 @@ static struct bh_client_timeouts timeouts_of(const struct bh_timeouts *t)
                                        .data_ms = t->data_ms,
                                        .block_ms = t->block_ms,
                                        .dot_ms = t->dot_ms,
+                                       .auth_ms = t->auth_ms,
                                        .rset_ms = t->rset_ms};
+}
+
+static uint32_t mechanisms_of(enum bh_auth_mech mech)
+{
+    switch (mech) {
+    case BH_AUTH_NONE:
+        return 0;
+    case BH_AUTH_AUTO:
+        return BH_SASL_SCRAM_SHA_256 | BH_SASL_CRAM_MD5 | BH_SASL_PLAIN | BH_SASL_LOGIN;
+    case BH_AUTH_PLAIN:
+        return BH_SASL_PLAIN;
+    case BH_AUTH_LOGIN:
+        return BH_SASL_LOGIN;
+    case BH_AUTH_CRAM_MD5:
+        return BH_SASL_CRAM_MD5;
+    case BH_AUTH_SCRAM_SHA_256:
+        return BH_SASL_SCRAM_SHA_256;
+    case BH_AUTH_XOAUTH2:
+        return BH_SASL_XOAUTH2;
+    }
+    return 0;
+}
+
+static struct bh_delivery_auth auth_of(const struct bh_auth *auth)
+{
+    return (struct bh_delivery_auth){
+        .mechanisms = mechanisms_of(auth->mech),
+        .user = auth->user,
+        .secret_file = auth->mech == BH_AUTH_XOAUTH2 ? auth->token_file : auth->password_file,
+        .unauthenticated_until_unix_ms = auth->unauthenticated_peer.until_unix_ms};
 }
 
 static uint32_t extensions_off(const struct bh_connector *c)
@@ -253,8 +284,9 @@ static void at_most(uint64_t *ms)
 static void hurry(struct bh_delivery_params *params)
 {
     struct bh_client_timeouts *t = &params->timeouts;
-    uint64_t *const all[] = {&t->greeting_ms, &t->ehlo_ms, &t->starttls_ms, &t->tls_ms,
-                             &t->mail_ms,     &t->rcpt_ms, &t->rset_ms,     &params->connect_ms};
+    uint64_t *const all[] = {&t->greeting_ms, &t->ehlo_ms, &t->starttls_ms,
+                             &t->tls_ms,      &t->auth_ms, &t->mail_ms,
+                             &t->rcpt_ms,     &t->rset_ms, &params->connect_ms};
     for (size_t i = 0; i < BH_COUNT(all); i++) {
         at_most(all[i]);
     }
@@ -268,6 +300,7 @@ static void open_session(struct worker *w, struct worker_session *s)
         .generation = s->config->generation,
         .targets_count = s->address_count,
         .helo = c->helo.len > 0 ? c->helo : s->config->engine.hostname,
+        .auth = auth_of(&c->auth),
         .clear = s->clear,
         .small_hello = s->small_hello,
         .lmtp = c->protocol == BH_PROTOCOL_LMTP,

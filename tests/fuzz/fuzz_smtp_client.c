@@ -24,6 +24,8 @@ struct world {
     bool done[TXNS];
     uint64_t ended[TXNS];
     bool cleared, closed, tls_due;
+    bool agreed; /* the mechanism has come to its end */
+    unsigned answers;
 };
 
 static const struct bh_clearance clearance;
@@ -51,6 +53,21 @@ static void on_done(struct world *w, const struct bh_client_txn *txn)
     }
 }
 
+/* The third answer is that we can't go on; the second completes the mechanism. */
+static void answer(struct world *w, const struct bh_client_action *a, struct bh_now now)
+{
+    static const struct bh_outcome failed = {
+        .stage = BH_STAGE_AUTH, .happened = BH_HAPPENED_GARBLED, .text = {"", 0}, .host = {"", 0}};
+    check(a->begin == (w->answers == 0));
+    w->answers++;
+    if (w->answers > 2) {
+        bh_client_on_failed(&w->client, &failed, now);
+        return;
+    }
+    w->agreed = w->agreed || w->answers == 2;
+    bh_client_on_sasl(&w->client, bh_slice("c2VjcmV0", 8), w->agreed, now);
+}
+
 static void drain(struct world *w, struct bh_now now)
 {
     static char scratch[BH_CLIENT_OUT_MIN];
@@ -60,6 +77,7 @@ static void drain(struct world *w, struct bh_now now)
         check(!w->closed);
         switch (a.kind) {
         case BH_CLIENT_WRITE:
+            check(a.output == BH_OUTPUT_CREDENTIAL ? w->cleared && w->options.auth != 0 : true);
             check(w->cleared || (a.output == BH_OUTPUT_PREAMBLE && bh_preamble_allowed(a.bytes)));
             bh_client_on_written(&w->client, a.bytes.len, now);
             break;
@@ -71,8 +89,12 @@ static void drain(struct world *w, struct bh_now now)
             w->cleared = true;
             bh_client_on_clearance(&w->client, &clearance, now);
             break;
+        case BH_CLIENT_WANT_SASL:
+            check(w->cleared && (a.mechanism & w->options.auth) != 0);
+            answer(w, &a, now);
+            break;
         case BH_CLIENT_READY:
-            check(w->cleared);
+            check(w->cleared && (w->options.auth == 0 || w->agreed));
             break;
         case BH_CLIENT_WANT_CONTENT:
             bh_client_on_content(&w->client, bh_slice_skip(content, (size_t)a.offset), true, now);
@@ -140,6 +162,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                    .implicit_tls = (data[0] & 4) != 0,
                                    .tls = (enum bh_tls_want)((data[0] >> 3) % 3),
                                    .recipients_max = data[0] >> 6,
+                                   .auth = (data[0] & 32) != 0 ? 31 : 0,
                                    .helo = {"me", 2},
                                    .host = {"mx", 2},
                                    .timeouts = bh_client_default_timeouts()}};

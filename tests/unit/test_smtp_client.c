@@ -2,16 +2,19 @@
  * and octet by octet: what goes out and what comes of it must be the same.
  *
  *   set KEY [VALUE]        options: lmtp, helo_only, implicit, proven, tls may|must, rcptmax N, off
- *                          BITS, rate N
+ *                          BITS, rate N, auth BITS
  *   give FROM TO[,TO] [8bit] [utf8] [requiretls] [size=N] [notify=N] [ret=full] [envid=X]
  *        [orcpt=X] [body=TEXT] [probe]
  *   S: line                the server says; lines in a row arrive together
  *   C: line                the client must have said this next
  *   C                      the client must have said nothing more
+ *   want sasl BIT begin|CHALLENGE    the driver is asked; "-" is an empty challenge
+ *   ! sasl RESPONSE [complete] | ! sasl_long N [complete] | ! sasl_failed    and answers
  *   ! connected | tls_up | tls_failed | lost | quit | wait MS | stall | drain
  *   want result T I FATE HAPPENED CODE STAGE [relayed]
  *   want close graceful | HAPPENED CODE STAGE
  *   want ends T MASK       BEFORE_END was told for transaction T and these recipients
+ *   want long AUTH_PLAIN|- N    the next line is that and a blank, or nothing, and N times x
  *   want ready | trouble | rcptmax N */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -56,6 +59,10 @@ struct run {
     bool stalled; /* writes don't complete */
     uint64_t unwritten;
     bool ready, closed, graceful;
+    bool asked; /* WANT_SASL, not answered */
+    struct bh_client_action sasl;
+    char challenge[BH_REPLY_LINE_MAX];
+    char response[BH_CLIENT_AUTH_LINE_MAX];
     struct bh_outcome outcome;
     char out[65536];
     size_t out_len, out_read;
@@ -82,6 +89,8 @@ static void on_write(struct run *r, const struct bh_client_action *a)
         assert_true(bh_preamble_allowed(a->bytes));
     } else {
         assert_true(r->client.clearance == &r->clearance);
+        assert_true((a->output == BH_OUTPUT_CREDENTIAL) ==
+                    (r->client.phase == BH_CLIENT_PHASE_AUTH));
     }
     assert_true(r->out_len + a->bytes.len <= sizeof(r->out));
     memcpy(r->out + r->out_len, a->bytes.ptr, a->bytes.len);
@@ -91,6 +100,18 @@ static void on_write(struct run *r, const struct bh_client_action *a)
     } else {
         bh_client_on_written(&r->client, a->bytes.len, r->now);
     }
+}
+
+static void on_want_sasl(struct run *r, const struct bh_client_action *a)
+{
+    assert_false(r->asked || r->ready);
+    r->asked = true;
+    r->sasl = *a;
+    assert_true(a->challenge.len <= sizeof(r->challenge));
+    if (a->challenge.len > 0) {
+        memcpy(r->challenge, a->challenge.ptr, a->challenge.len);
+    }
+    r->sasl.challenge.ptr = r->challenge;
 }
 
 static void on_want_content(struct run *r, const struct bh_client_action *a)
@@ -115,6 +136,9 @@ static void drain(struct run *r)
             break;
         case BH_CLIENT_WANT_CLEARANCE:
             bh_client_on_clearance(&r->client, &r->clearance, r->now);
+            break;
+        case BH_CLIENT_WANT_SASL:
+            on_want_sasl(r, &a);
             break;
         case BH_CLIENT_READY:
             r->ready = true;
@@ -270,11 +294,33 @@ static void do_set(struct run *r, struct bh_slice rest)
     } else if (bh_slice_eq(key, BH_LIT("off"))) {
         assert_true(bh_slice_u64(value, UINT32_MAX, &number));
         r->options.extensions_off = (uint32_t)number;
+    } else if (bh_slice_eq(key, BH_LIT("auth"))) {
+        assert_true(bh_slice_u64(value, 31, &number));
+        r->options.auth = (uint32_t)number;
     } else if (bh_slice_eq(key, BH_LIT("rate"))) {
         assert_true(bh_slice_u64(value, UINT32_MAX, &r->options.min_rate));
     } else {
         fail_msg("%s:%d: unknown setting", r->name, r->line);
     }
+}
+
+/* The response must be kept until the next step: it is borrowed. */
+static void do_sasl(struct run *r, struct bh_slice response, struct bh_slice rest)
+{
+    const bool complete = bh_slice_eq(bh_slice_word(&rest), BH_LIT("complete"));
+    assert_true(r->asked && response.len <= sizeof(r->response));
+    r->asked = false;
+    memmove(r->response, response.ptr, response.len);
+    bh_client_on_sasl(&r->client, bh_slice(r->response, response.len), complete, r->now);
+}
+
+static void do_sasl_failed(struct run *r)
+{
+    const struct bh_outcome failed = {
+        .stage = BH_STAGE_AUTH, .happened = BH_HAPPENED_OUR_SECRET, .text = BH_LIT("no such file")};
+    assert_true(r->asked);
+    r->asked = false;
+    bh_client_on_failed(&r->client, &failed, r->now);
 }
 
 static void do_event(struct run *r, struct bh_slice rest)
@@ -300,6 +346,15 @@ static void do_event(struct run *r, struct bh_slice rest)
         if (r->now.mono_ms >= bh_client_deadline_ms(&r->client)) {
             bh_client_on_event(&r->client, BH_CLIENT_TIMEOUT, r->now);
         }
+    } else if (bh_slice_eq(what, BH_LIT("sasl"))) {
+        const struct bh_slice response = bh_slice_word(&rest);
+        do_sasl(r, bh_slice_eq(response, BH_LIT("-")) ? BH_EMPTY : response, rest);
+    } else if (bh_slice_eq(what, BH_LIT("sasl_long"))) {
+        assert_true(bh_slice_u64(bh_slice_word(&rest), sizeof(r->response), &ms));
+        memset(r->response, 'x', (size_t)ms);
+        do_sasl(r, bh_slice(r->response, (size_t)ms), rest);
+    } else if (bh_slice_eq(what, BH_LIT("sasl_failed"))) {
+        do_sasl_failed(r);
     } else if (bh_slice_eq(what, BH_LIT("stall"))) {
         r->stalled = true;
     } else if (bh_slice_eq(what, BH_LIT("drain"))) {
@@ -345,6 +400,31 @@ static void want_result(struct run *r, struct bh_slice rest)
     }
 }
 
+/* Reads the line on the way. */
+static bool is_long(struct run *r, struct bh_slice text, uint64_t count)
+{
+    const struct bh_slice line = bh_slice(r->out + r->out_read, r->out_len - r->out_read);
+    const struct bh_slice rest = bh_slice_skip(line, text.len);
+    bool good = bh_slice_starts(line, text) && rest.len == count + 2 &&
+                bh_slice_eq(bh_slice_skip(rest, (size_t)count), BH_LIT("\r\n"));
+    for (size_t i = 0; good && i < count; i++) {
+        good = rest.ptr[i] == 'x';
+    }
+    r->out_read = r->out_len;
+    return good;
+}
+
+static bool is_asked(const struct run *r, struct bh_slice rest)
+{
+    uint64_t mechanism = 0;
+    const bool number = bh_slice_u64(bh_slice_word(&rest), 31, &mechanism);
+    const struct bh_slice what = bh_slice_word(&rest);
+    const bool begin = bh_slice_eq(what, BH_LIT("begin"));
+    return number && r->asked && r->sasl.mechanism == mechanism && r->sasl.begin == begin &&
+           (begin ||
+            bh_slice_eq(r->sasl.challenge, bh_slice_eq(what, BH_LIT("-")) ? BH_EMPTY : what));
+}
+
 static void do_want(struct run *r, struct bh_slice rest)
 {
     const struct bh_slice what = bh_slice_word(&rest);
@@ -361,6 +441,12 @@ static void do_want(struct run *r, struct bh_slice rest)
     } else if (bh_slice_eq(what, BH_LIT("ends"))) {
         good = bh_slice_u64(bh_slice_word(&rest), GIVEN_MAX - 1, &a) &&
                bh_slice_u64(bh_slice_word(&rest), UINT64_MAX, &b) && r->given[a].ends == b;
+    } else if (bh_slice_eq(what, BH_LIT("sasl"))) {
+        good = is_asked(r, rest);
+    } else if (bh_slice_eq(what, BH_LIT("long"))) { /* a line of that many x, after this text */
+        const struct bh_slice text = bh_slice_word(&rest);
+        good = bh_slice_u64(bh_slice_word(&rest), sizeof(r->out), &a) &&
+               is_long(r, bh_slice_eq(text, BH_LIT("-")) ? BH_EMPTY : BH_LIT("AUTH PLAIN "), a);
     } else if (bh_slice_eq(what, BH_LIT("ready"))) {
         good = r->ready;
     } else if (bh_slice_eq(what, BH_LIT("trouble"))) {

@@ -11,6 +11,11 @@ struct bh_delivery_worker *bh_delivery_worker_create(uv_loop_t *loop, struct bh_
     if (worker != NULL) {
         worker->loop = loop;
         worker->tls = tls;
+        worker->secrets = bh_secrets_create();
+    }
+    if (worker != NULL && worker->secrets == NULL) {
+        free(worker);
+        worker = NULL;
     }
     return worker;
 }
@@ -19,6 +24,7 @@ void bh_delivery_worker_destroy(struct bh_delivery_worker *worker)
 {
     if (worker != NULL) {
         BH_ASSERT(worker->sessions == 0);
+        bh_secrets_destroy(worker->secrets);
         free(worker);
     }
 }
@@ -275,9 +281,10 @@ static bool copy_params(struct bh_delivery *d, const struct bh_delivery_params *
 
 static bool params_usable(const struct bh_delivery_params *p)
 {
-    bool usable = p->id != 0 && p->targets_count > 0 &&
-                  p->targets_count <= BH_DELIVERY_TARGETS_MAX && p->helo.len > 0 &&
-                  p->connect_ms > 0;
+    bool usable =
+        p->id != 0 && p->targets_count > 0 && p->targets_count <= BH_DELIVERY_TARGETS_MAX &&
+        p->helo.len > 0 && p->connect_ms > 0 &&
+        (p->auth.mechanisms == 0 || (p->auth.user.len > 0 && p->auth.secret_file.len > 0));
     for (uint32_t i = 0; usable && i < p->targets_count; i++) {
         const struct bh_tls_demand *demand = p->targets[i].demand;
         usable = demand != NULL && bh_tls_demand_is_effective(demand);

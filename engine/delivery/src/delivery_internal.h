@@ -2,6 +2,8 @@
 #pragma once
 
 #include "bh/delivery.h"
+#include "bh/sasl.h"
+#include "bh/secrets.h"
 
 #define PLAIN_MAX ((size_t)65536)  /* octets of commands and content made at a time */
 #define CIPHER_MAX ((size_t)65536) /* octets of ciphertext moved at a time */
@@ -14,6 +16,7 @@ _Static_assert(PLAIN_MAX >= 4 * BH_CLIENT_OUT_MIN, "the core has room");
 struct bh_delivery_worker {
     uv_loop_t *loop;
     struct bh_tls_worker *tls;
+    struct bh_secrets *secrets;
     uint32_t sessions;
     char plain[PLAIN_MAX];   /* in use during one call only */
     char cipher[CIPHER_MAX]; /* likewise */
@@ -64,6 +67,7 @@ struct bh_delivery {
     struct bh_client client;
     struct bh_tls *tls;
     struct bh_clearance *clearance;
+    struct bh_sasl *sasl; /* holds the secret while AUTH is under way */
     uint64_t tls_started_ms;
 
     uv_timer_t timer;
@@ -105,6 +109,20 @@ void bh_delivery_start_talk(struct bh_delivery *d, struct attempt *a);
 /** Drain the core. */
 void bh_delivery_talk(struct bh_delivery *d);
 void bh_delivery_end_talk(struct bh_delivery *d);
+
+/** The core can't go on: what happened is ours, or said by us. */
+void bh_delivery_fail_core(struct bh_delivery *d, enum bh_stage stage, enum bh_happened happened,
+                           struct bh_slice text);
+
+/* delivery_auth.c */
+/** Answer WANT_SASL. The secret is read here, after the clearance was looked at. */
+void bh_delivery_want_sasl(struct bh_delivery *d, const struct bh_client_action *action);
+/** AUTH is over, whatever came of it: the secret is wiped. */
+void bh_delivery_end_sasl(struct bh_delivery *d);
+/** May a credential go to this peer, over this connection, now? Only to one that proved who it is
+ * under a demand that asks for it; else while a dated exception lasts, and then in clear text only
+ * where the demand is off: never because TLS was not offered. */
+bool bh_delivery_may_credential(const struct bh_delivery *d);
 
 /* delivery_wire.c */
 /** The one function that writes to a socket. Privileged output, and anything that is not plainly

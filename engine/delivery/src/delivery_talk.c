@@ -1,10 +1,12 @@
 /* The core on a connection that stands: its actions are carried out here, and what the socket says
  * is fed to it. */
+#include <openssl/crypto.h>
+
 #include "bh/outcome_policy.h"
 #include "delivery_internal.h"
 
-static void fail_core(struct bh_delivery *d, enum bh_stage stage, enum bh_happened happened,
-                      struct bh_slice text)
+void bh_delivery_fail_core(struct bh_delivery *d, enum bh_stage stage, enum bh_happened happened,
+                           struct bh_slice text)
 {
     const struct bh_outcome outcome = {.stage = stage, .happened = happened, .text = text};
     bh_client_on_failed(&d->client, &outcome, bh_delivery_now(d));
@@ -28,15 +30,15 @@ static void on_handshake(struct bh_delivery *d)
     }
     d->tls_ms = uv_now(d->worker->loop) - d->tls_started_ms;
     if (state != BH_TLS_UP) {
-        fail_core(d, BH_STAGE_TLS, BH_HAPPENED_TLS_FAILED, bh_tls_error(d->tls));
+        bh_delivery_fail_core(d, BH_STAGE_TLS, BH_HAPPENED_TLS_FAILED, bh_tls_error(d->tls));
         return;
     }
     d->clearance = bh_clearance_of_tls(d->tls);
     if (d->clearance == NULL) {
         const struct bh_slice why = bh_tls_error(d->tls);
-        fail_core(d, BH_STAGE_TLS,
-                  why.len > 0 ? BH_HAPPENED_TLS_UNVERIFIED : BH_HAPPENED_OUR_RESOURCE,
-                  why.len > 0 ? why : BH_LIT("no memory for a clearance"));
+        bh_delivery_fail_core(d, BH_STAGE_TLS,
+                              why.len > 0 ? BH_HAPPENED_TLS_UNVERIFIED : BH_HAPPENED_OUR_RESOURCE,
+                              why.len > 0 ? why : BH_LIT("no memory for a clearance"));
         return;
     }
     d->options.peer_proven =
@@ -62,11 +64,12 @@ static void start_tls(struct bh_delivery *d)
         status = bh_tls_worker_digest(d->worker->tls, target->demand, d->digest, &error);
     }
     if (status != BH_OK) {
-        fail_core(d, BH_STAGE_TLS,
-                  status == BH_EIO      ? BH_HAPPENED_OUR_SECRET
-                  : status == BH_EINVAL ? BH_HAPPENED_OUR_CONFIG
-                                        : BH_HAPPENED_OUR_RESOURCE,
-                  error.len > 0 ? bh_buf_slice(&error) : BH_LIT("no TLS session to be had"));
+        bh_delivery_fail_core(d, BH_STAGE_TLS,
+                              status == BH_EIO      ? BH_HAPPENED_OUR_SECRET
+                              : status == BH_EINVAL ? BH_HAPPENED_OUR_CONFIG
+                                                    : BH_HAPPENED_OUR_RESOURCE,
+                              error.len > 0 ? bh_buf_slice(&error)
+                                            : BH_LIT("no TLS session to be had"));
         return;
     }
     bh_tls_handshake(d->tls);
@@ -78,8 +81,8 @@ static void want_clearance(struct bh_delivery *d)
     d->clearance = bh_clearance_plain(d->params.targets[d->won->target].demand, d->params.id,
                                       d->params.generation);
     if (d->clearance == NULL) {
-        fail_core(d, BH_STAGE_STARTTLS, BH_HAPPENED_TLS_NOT_OFFERED,
-                  BH_LIT("the demand does not let mail go in clear text"));
+        bh_delivery_fail_core(d, BH_STAGE_STARTTLS, BH_HAPPENED_TLS_NOT_OFFERED,
+                              BH_LIT("the demand does not let mail go in clear text"));
         return;
     }
     bh_client_on_clearance(&d->client, d->clearance, bh_delivery_now(d));
@@ -107,8 +110,8 @@ static void want_content(struct bh_delivery *d, const struct bh_client_action *a
 static void before_end(struct bh_delivery *d, const struct bh_client_action *action)
 {
     if (!d->callbacks.before_end(d->callbacks.ctx, d, txn_of(action->txn), action->ending)) {
-        fail_core(d, BH_STAGE_BODY, BH_HAPPENED_OUR_RESOURCE,
-                  BH_LIT("what is in flight could not be noted"));
+        bh_delivery_fail_core(d, BH_STAGE_BODY, BH_HAPPENED_OUR_RESOURCE,
+                              BH_LIT("what is in flight could not be noted"));
     }
 }
 
@@ -172,8 +175,11 @@ static void flush(struct bh_delivery *d, enum bh_client_output *output, struct b
         if (cleared) {
             lost(d);
         } else {
-            fail_core(d, BH_STAGE_MAIL, BH_HAPPENED_OUR_CONFIG, BH_LIT("no clearance"));
+            bh_delivery_fail_core(d, BH_STAGE_MAIL, BH_HAPPENED_OUR_CONFIG, BH_LIT("no clearance"));
         }
+    }
+    if (*output == BH_OUTPUT_CREDENTIAL) {
+        OPENSSL_cleanse(plain->ptr, plain->len);
     }
     plain->len = 0;
     *output = BH_OUTPUT_PREAMBLE;
@@ -207,7 +213,7 @@ void bh_delivery_talk(struct bh_delivery *d)
         switch (action.kind) {
         case BH_CLIENT_WRITE:
             plain.len += action.bytes.len; /* they lie right behind the others */
-            output = action.output == BH_OUTPUT_PRIVILEGED ? BH_OUTPUT_PRIVILEGED : output;
+            output = action.output > output ? action.output : output;
             break;
         case BH_CLIENT_START_TLS:
             flush(d, &output, &plain);
@@ -216,7 +222,12 @@ void bh_delivery_talk(struct bh_delivery *d)
         case BH_CLIENT_WANT_CLEARANCE:
             want_clearance(d);
             break;
+        case BH_CLIENT_WANT_SASL:
+            bh_delivery_want_sasl(d, &action);
+            break;
         case BH_CLIENT_READY:
+            flush(d, &output, &plain);
+            bh_delivery_end_sasl(d);
             is_ready(d);
             break;
         case BH_CLIENT_WANT_CONTENT:
@@ -255,7 +266,7 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 static void on_cipher(struct bh_delivery *d, struct bh_slice octets)
 {
     if (bh_tls_feed(d->tls, octets) != BH_OK) {
-        fail_core(d, BH_STAGE_TLS, BH_HAPPENED_OUR_RESOURCE, BH_LIT("out of memory"));
+        bh_delivery_fail_core(d, BH_STAGE_TLS, BH_HAPPENED_OUR_RESOURCE, BH_LIT("out of memory"));
         return;
     }
     on_handshake(d);
@@ -267,7 +278,7 @@ static void on_cipher(struct bh_delivery *d, struct bh_slice octets)
         }
         if (status == BH_EPROTO && !d->ready && bh_tls_state(d->tls) == BH_TLS_FAILED) {
             /* TLS 1.3 lets a peer refuse us after our side of the handshake is done. */
-            fail_core(d, BH_STAGE_TLS, BH_HAPPENED_TLS_FAILED, bh_tls_error(d->tls));
+            bh_delivery_fail_core(d, BH_STAGE_TLS, BH_HAPPENED_TLS_FAILED, bh_tls_error(d->tls));
         } else if (status == BH_EPROTO) {
             lost(d);
         }
@@ -311,6 +322,7 @@ void bh_delivery_start_talk(struct bh_delivery *d, struct attempt *a)
     d->options = (struct bh_client_options){.lmtp = d->params.lmtp,
                                             .helo_only = d->params.helo_only,
                                             .implicit_tls = target->demand->implicit,
+                                            .auth = d->params.auth.mechanisms,
                                             .tls = want_of(target->demand, d->params.clear),
                                             .helo = d->params.helo,
                                             .host = target->host,
@@ -323,7 +335,8 @@ void bh_delivery_start_talk(struct bh_delivery *d, struct attempt *a)
     bh_client_init(&d->client, &d->options);
     bh_client_on_event(&d->client, BH_CLIENT_CONNECTED, bh_delivery_now(d));
     if (bh_tls_demand_digest(target->demand, d->digest) != BH_OK) {
-        fail_core(d, BH_STAGE_CONNECT, BH_HAPPENED_OUR_RESOURCE, BH_LIT("out of memory"));
+        bh_delivery_fail_core(d, BH_STAGE_CONNECT, BH_HAPPENED_OUR_RESOURCE,
+                              BH_LIT("out of memory"));
     } else if (uv_read_start((uv_stream_t *)&a->tcp, on_alloc, on_read) != 0) {
         lost(d);
     }
@@ -331,6 +344,7 @@ void bh_delivery_start_talk(struct bh_delivery *d, struct attempt *a)
 
 void bh_delivery_end_talk(struct bh_delivery *d)
 {
+    bh_delivery_end_sasl(d);
     bh_clearance_destroy(d->clearance);
     d->clearance = NULL;
     bh_tls_destroy(d->tls);

@@ -92,6 +92,9 @@ static bool may_go(const struct bh_delivery *d, enum bh_client_output output, st
     }
     if (bh_clearance_valid(d->clearance, d->params.id, d->params.generation, d->digest)) {
         const bool inside = d->tls != NULL && bh_tls_state(d->tls) == BH_TLS_UP;
+        if (output == BH_OUTPUT_CREDENTIAL && !bh_delivery_may_credential(d)) {
+            return false;
+        }
         return inside || !bh_clearance_is_tls(d->clearance);
     }
     return output == BH_OUTPUT_PREAMBLE && bh_preamble_allowed(plain);

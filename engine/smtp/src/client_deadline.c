@@ -54,6 +54,8 @@ uint64_t bh_client_deadline_ms(const struct bh_client *c)
         return c->active_ms + t->starttls_ms;
     case BH_CLIENT_PHASE_TLS:
         return c->active_ms + t->tls_ms;
+    case BH_CLIENT_PHASE_AUTH:
+        return c->sasl == BH_SASL_STEP_ASKED ? UINT64_MAX : c->active_ms + t->auth_ms;
     case BH_CLIENT_PHASE_OPEN:
         if (c->emitted > c->written) {
             return writing_deadline_ms(c);

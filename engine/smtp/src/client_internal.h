@@ -35,6 +35,8 @@ struct bh_outcome bh_client_reply_outcome(const struct bh_client *c, enum bh_sta
 enum bh_stage bh_client_stage(const struct bh_client *c);
 /** The session is over: no more commands; DONE, QUIT where it makes sense, CLOSE follow. */
 void bh_client_end(struct bh_client *c, const struct bh_outcome *outcome, bool graceful);
+/** The session ends by what the peer said in this phase. */
+void bh_client_end_by_reply(struct bh_client *c, const struct bh_reply *reply);
 void bh_client_set_phase(struct bh_client *c, enum bh_client_phase phase);
 
 /** Decide a recipient. @param outcome its text must live in the arena of the transaction already */
@@ -59,6 +61,19 @@ void bh_client_put_mail(const struct bh_client *c, const struct bh_client_txn *t
                         struct bh_buf *out);
 void bh_client_put_rcpt(const struct bh_client *c, const struct bh_recipient *recipient,
                         struct bh_buf *out);
+
+/** Choose a mechanism and begin, or end for want of one. */
+void bh_client_start_auth(struct bh_client *c);
+/** A reply in PHASE_AUTH. */
+void bh_client_on_auth_reply(struct bh_client *c, const struct bh_reply *reply);
+/** The driver can't go on: cancel the exchange, where one is under way.
+ * @param outcome  how the session ends then; its text lies in c->outcome_text
+ * @return false: there is none; end the session */
+bool bh_client_cancel_auth(struct bh_client *c, const struct bh_outcome *outcome);
+/** The exchange was cancelled, and the peer has said what it wanted to, or is gone. */
+void bh_client_end_cancelled(struct bh_client *c);
+/** Make output in PHASE_AUTH. @return false: nothing to do */
+bool bh_client_next_auth(struct bh_client *c, struct bh_buf *out, struct bh_client_action *action);
 
 /** Make output in PHASE_OPEN. @return false: nothing to do */
 bool bh_client_next_open(struct bh_client *c, struct bh_buf *out, struct bh_client_action *action);

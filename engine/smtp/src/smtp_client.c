@@ -9,6 +9,7 @@ struct bh_client_timeouts bh_client_default_timeouts(void)
         .ehlo_ms = 300000,
         .starttls_ms = 300000,
         .tls_ms = 60000,
+        .auth_ms = 300000,
         .mail_ms = 300000,
         .rcpt_ms = 300000,
         .data_ms = 120000,
@@ -35,13 +36,18 @@ void bh_client_set_phase(struct bh_client *c, enum bh_client_phase phase)
         [BH_CLIENT_PHASE_STARTTLS] = 1 << BH_CLIENT_PHASE_EHLO,
         [BH_CLIENT_PHASE_TLS] = 1 << BH_CLIENT_PHASE_NEW | 1 << BH_CLIENT_PHASE_STARTTLS,
         [BH_CLIENT_PHASE_CLEARANCE] = 1 << BH_CLIENT_PHASE_EHLO | 1 << BH_CLIENT_PHASE_HELO,
-        [BH_CLIENT_PHASE_OPEN] =
+        [BH_CLIENT_PHASE_AUTH] =
             1 << BH_CLIENT_PHASE_EHLO | 1 << BH_CLIENT_PHASE_HELO | 1 << BH_CLIENT_PHASE_CLEARANCE,
+        [BH_CLIENT_PHASE_OPEN] = 1 << BH_CLIENT_PHASE_EHLO | 1 << BH_CLIENT_PHASE_HELO |
+                                 1 << BH_CLIENT_PHASE_CLEARANCE | 1 << BH_CLIENT_PHASE_AUTH,
         [BH_CLIENT_PHASE_ENDING] = (1 << BH_CLIENT_PHASE_ENDING) - 1,
         [BH_CLIENT_PHASE_CLOSED] = 1 << BH_CLIENT_PHASE_ENDING,
     };
     BH_ASSERT((from[phase] >> c->phase & 1) != 0);
-    BH_ASSERT(phase != BH_CLIENT_PHASE_OPEN || c->clearance != NULL);
+    BH_ASSERT((phase != BH_CLIENT_PHASE_OPEN && phase != BH_CLIENT_PHASE_AUTH) ||
+              c->clearance != NULL);
+    BH_ASSERT(phase != BH_CLIENT_PHASE_OPEN || c->options->auth == 0 ||
+              c->facts.authenticated != 0);
     c->phase = phase;
     c->emit = true;
     c->active_ms = c->now.mono_ms;
@@ -121,6 +127,8 @@ enum bh_stage bh_client_stage(const struct bh_client *c)
         return BH_STAGE_TLS;
     case BH_CLIENT_PHASE_CLEARANCE:
         return BH_STAGE_EHLO;
+    case BH_CLIENT_PHASE_AUTH:
+        return BH_STAGE_AUTH;
     case BH_CLIENT_PHASE_OPEN:
         return stage_open(c);
     case BH_CLIENT_PHASE_ENDING:
@@ -134,7 +142,8 @@ enum bh_stage bh_client_stage(const struct bh_client *c)
 static bool still_listens(const struct bh_outcome *outcome)
 {
     return (outcome->happened == BH_HAPPENED_REPLY && outcome->code != 421) ||
-           outcome->happened == BH_HAPPENED_TLS_NOT_OFFERED;
+           outcome->happened == BH_HAPPENED_TLS_NOT_OFFERED ||
+           outcome->happened == BH_HAPPENED_AUTH_NOT_OFFERED;
 }
 
 void bh_client_end(struct bh_client *c, const struct bh_outcome *outcome, bool graceful)
@@ -152,7 +161,7 @@ void bh_client_end(struct bh_client *c, const struct bh_outcome *outcome, bool g
     bh_client_set_phase(c, BH_CLIENT_PHASE_ENDING);
 }
 
-static void end_by_reply(struct bh_client *c, const struct bh_reply *reply)
+void bh_client_end_by_reply(struct bh_client *c, const struct bh_reply *reply)
 {
     struct bh_buf text = bh_buf(c->outcome_text, sizeof(c->outcome_text));
     const struct bh_outcome outcome = bh_client_reply_outcome(c, bh_client_stage(c), reply, &text);
@@ -168,12 +177,23 @@ static void end_by(struct bh_client *c, enum bh_happened happened)
 static void on_greeting(struct bh_client *c, const struct bh_reply *reply)
 {
     if (reply->code / 100 != 2) {
-        end_by_reply(c, reply);
+        bh_client_end_by_reply(c, reply);
         return;
     }
     c->may_quit = true;
     const bool helo = c->options->helo_only && !c->options->lmtp;
     bh_client_set_phase(c, helo ? BH_CLIENT_PHASE_HELO : BH_CLIENT_PHASE_EHLO);
+}
+
+/* Mail may flow, once they know who we are. */
+static void on_cleared(struct bh_client *c)
+{
+    if (c->options->auth != 0) {
+        bh_client_start_auth(c);
+    } else {
+        bh_client_set_phase(c, BH_CLIENT_PHASE_OPEN);
+        c->emit_ready = true;
+    }
 }
 
 /* The peer has introduced itself: encrypt, or see to the clearance. */
@@ -185,8 +205,7 @@ static void on_introduced(struct bh_client *c)
     }
     c->facts.recipients_max = c->facts.ehlo.rcpt_max;
     if (c->facts.tls) {
-        bh_client_set_phase(c, BH_CLIENT_PHASE_OPEN); /* cleared by the handshake */
-        c->emit_ready = true;
+        on_cleared(c); /* by the handshake */
     } else if (c->options->tls != BH_TLS_NEVER && offered) {
         bh_client_set_phase(c, BH_CLIENT_PHASE_STARTTLS);
     } else if (c->options->tls == BH_TLS_MUST) {
@@ -209,7 +228,7 @@ static void on_ehlo_reply(struct bh_client *c, const struct bh_reply *reply)
     } else if (reply->code / 100 == 5 && !c->options->lmtp && reply->code != 521) {
         bh_client_set_phase(c, BH_CLIENT_PHASE_HELO); /* only on 5xx (RFC 5321 3.2) */
     } else {
-        end_by_reply(c, reply);
+        bh_client_end_by_reply(c, reply);
     }
 }
 
@@ -219,7 +238,7 @@ static void on_helo_reply(struct bh_client *c, const struct bh_reply *reply)
         c->facts.ehlo = (struct bh_ehlo){0};
         on_introduced(c);
     } else {
-        end_by_reply(c, reply);
+        bh_client_end_by_reply(c, reply);
     }
 }
 
@@ -230,7 +249,7 @@ static void on_starttls_reply(struct bh_client *c, const struct bh_reply *reply)
         return;
     }
     c->facts.tls_trouble = true;
-    end_by_reply(c, reply);
+    bh_client_end_by_reply(c, reply);
 }
 
 static void on_reply(struct bh_client *c, const struct bh_reply *reply)
@@ -246,7 +265,7 @@ static void on_reply(struct bh_client *c, const struct bh_reply *reply)
         if (!asked && reply->code != 421) {
             end_by(c, BH_HAPPENED_GARBLED); /* an answer before the question */
         } else if (reply->code == 421) {
-            end_by_reply(c, reply);
+            bh_client_end_by_reply(c, reply);
         } else if (c->phase == BH_CLIENT_PHASE_EHLO) {
             on_ehlo_reply(c, reply);
         } else if (c->phase == BH_CLIENT_PHASE_HELO) {
@@ -257,10 +276,13 @@ static void on_reply(struct bh_client *c, const struct bh_reply *reply)
         break;
     case BH_CLIENT_PHASE_CLEARANCE:
         if (reply->code == 421) {
-            end_by_reply(c, reply);
+            bh_client_end_by_reply(c, reply);
         } else {
             end_by(c, BH_HAPPENED_GARBLED);
         }
+        break;
+    case BH_CLIENT_PHASE_AUTH:
+        bh_client_on_auth_reply(c, reply);
         break;
     case BH_CLIENT_PHASE_OPEN:
         bh_client_on_open_reply(c, reply);
@@ -289,6 +311,10 @@ void bh_client_on_bytes(struct bh_client *c, struct bh_slice bytes, struct bh_no
     while (bytes.len > 0 && c->phase < BH_CLIENT_PHASE_ENDING) {
         if (c->phase == BH_CLIENT_PHASE_TLS) {
             injected(c);
+            return;
+        }
+        if (c->phase == BH_CLIENT_PHASE_AUTH && c->sasl == BH_SASL_STEP_WANT) {
+            end_by(c, BH_HAPPENED_GARBLED); /* behind its 334 it has to wait for us */
             return;
         }
         struct bh_reply reply;
@@ -320,6 +346,10 @@ static void on_timeout(struct bh_client *c)
         return; /* a timer that rang early, or before the last octets came in */
     }
     c->facts.tls_trouble = c->facts.tls_trouble || c->phase == BH_CLIENT_PHASE_TLS;
+    if (c->phase == BH_CLIENT_PHASE_AUTH && c->sasl >= BH_SASL_STEP_CANCEL) {
+        bh_client_end_cancelled(c);
+        return;
+    }
     struct bh_outcome outcome = bh_client_outcome(c, bh_client_stage(c), why_late(c));
     if (outcome.happened == BH_HAPPENED_TOO_SLOW && outcome.stage != BH_STAGE_DOT) {
         outcome.stage = BH_STAGE_BODY;
@@ -344,7 +374,11 @@ void bh_client_on_event(struct bh_client *c, enum bh_client_event event, struct 
     case BH_CLIENT_LOST:
         c->may_quit = false;
         c->facts.tls_trouble = c->facts.tls_trouble || c->phase == BH_CLIENT_PHASE_TLS;
-        end_by(c, BH_HAPPENED_LOST);
+        if (c->phase == BH_CLIENT_PHASE_AUTH && c->sasl >= BH_SASL_STEP_CANCEL) {
+            bh_client_end_cancelled(c); /* what made us cancel says more */
+        } else {
+            end_by(c, BH_HAPPENED_LOST);
+        }
         break;
     case BH_CLIENT_TIMEOUT:
         on_timeout(c);
@@ -385,8 +419,7 @@ void bh_client_on_clearance(struct bh_client *c, const struct bh_clearance *clea
     BH_ASSERT(c->phase == BH_CLIENT_PHASE_CLEARANCE);
     BH_ASSERT(clearance != NULL && c->options->tls != BH_TLS_MUST);
     c->clearance = clearance;
-    bh_client_set_phase(c, BH_CLIENT_PHASE_OPEN);
-    c->emit_ready = true;
+    on_cleared(c);
 }
 
 void bh_client_on_failed(struct bh_client *c, const struct bh_outcome *outcome, struct bh_now now)
@@ -404,7 +437,9 @@ void bh_client_on_failed(struct bh_client *c, const struct bh_outcome *outcome, 
     copy.host = c->options->host;
     copy.ip = c->options->ip;
     copy.port = c->options->port;
-    bh_client_end(c, &copy, false);
+    if (!bh_client_cancel_auth(c, &copy)) {
+        bh_client_end(c, &copy, false);
+    }
 }
 
 void bh_client_on_content(struct bh_client *c, struct bh_slice piece, bool last, struct bh_now now)
@@ -580,6 +615,8 @@ bool bh_client_next(struct bh_client *c, struct bh_buf *out, struct bh_client_ac
         return next_plain(c, BH_CLIENT_START_TLS, action);
     case BH_CLIENT_PHASE_CLEARANCE:
         return next_plain(c, BH_CLIENT_WANT_CLEARANCE, action);
+    case BH_CLIENT_PHASE_AUTH:
+        return bh_client_next_auth(c, out, action);
     case BH_CLIENT_PHASE_OPEN:
         if (next_done(c, action) || bh_client_next_open(c, out, action)) {
             return true;

@@ -14,6 +14,7 @@ struct bh_clearance {
     uint64_t generation;
     uint8_t digest[BH_TLS_DIGEST_LEN];
     bool tls;
+    bool authenticated;
     uint64_t seal;
 };
 
@@ -40,14 +41,15 @@ static uint64_t seal_of(const struct bh_clearance *c)
     uint64_t h = mix(secret, (uint64_t)(uintptr_t)c);
     h = mix(h, c->connection);
     h = mix(h, c->generation);
-    h = mix(h, c->tls ? 2 : 1);
+    h = mix(h, (c->tls ? 2U : 1U) | (c->authenticated ? 4U : 0U));
     for (size_t i = 0; i < BH_TLS_DIGEST_LEN; i += 8) {
         h = mix(h, bh_get_be64(c->digest + i));
     }
     return h;
 }
 
-struct bh_clearance *bh_clearance_create(bool tls, uint64_t connection, uint64_t generation,
+struct bh_clearance *bh_clearance_create(bool tls, bool authenticated, uint64_t connection,
+                                         uint64_t generation,
                                          const uint8_t digest[BH_TLS_DIGEST_LEN])
 {
     if (pthread_once(&secret_once, make_secret) != 0 || secret == 0 || connection == 0) {
@@ -62,6 +64,7 @@ struct bh_clearance *bh_clearance_create(bool tls, uint64_t connection, uint64_t
     c->generation = generation;
     memcpy(c->digest, digest, sizeof(c->digest));
     c->tls = tls;
+    c->authenticated = tls && authenticated;
     c->seal = seal_of(c);
     return c;
 }
@@ -75,7 +78,7 @@ struct bh_clearance *bh_clearance_plain(const struct bh_tls_demand *demand, uint
         bh_tls_demand_requires_tls(demand) || bh_tls_demand_digest(demand, digest) != BH_OK) {
         return NULL;
     }
-    return bh_clearance_create(false, connection, generation, digest);
+    return bh_clearance_create(false, false, connection, generation, digest);
 }
 
 void bh_clearance_destroy(struct bh_clearance *clearance)
@@ -99,4 +102,9 @@ bool bh_clearance_valid(const struct bh_clearance *clearance, uint64_t connectio
 bool bh_clearance_is_tls(const struct bh_clearance *clearance)
 {
     return clearance->tls;
+}
+
+bool bh_clearance_is_authenticated(const struct bh_clearance *clearance)
+{
+    return clearance->tls && clearance->authenticated;
 }

@@ -3,6 +3,8 @@
 
 #include "bh/tls.h"
 
-/** @return NULL for want of memory */
-struct bh_clearance *bh_clearance_create(bool tls, uint64_t connection, uint64_t generation,
+/** @param authenticated  the demand asked who the peer is, and it proved it; with tls only
+ * @return NULL for want of memory */
+struct bh_clearance *bh_clearance_create(bool tls, bool authenticated, uint64_t connection,
+                                         uint64_t generation,
                                          const uint8_t digest[BH_TLS_DIGEST_LEN]);

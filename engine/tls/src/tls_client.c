@@ -300,5 +300,8 @@ struct bh_clearance *bh_clearance_of_tls(const struct bh_tls *tls)
     if (!tls->client || tls->state != BH_TLS_UP || !tls->met) {
         return NULL;
     }
-    return bh_clearance_create(true, tls->connection, tls->generation, tls->digest);
+    const bool asked =
+        tls->mode == BH_TLS_VERIFY || tls->mode == BH_TLS_PIN || tls->mode == BH_TLS_DANE;
+    return bh_clearance_create(true, asked && tls->facts.peer_authenticated, tls->connection,
+                               tls->generation, tls->digest);
 }

@@ -24,7 +24,17 @@ struct bh_delivery_target {
                           peer, REQUIRETLS mail may go */
 };
 
-/** Everything is copied but the demands, which must outlive the session. */
+/** Who we are to the next hop. Borrowed: it must outlive the session. */
+struct bh_delivery_auth {
+    uint32_t mechanisms; /* BH_SASL_ bits that may be used; 0: no authentication */
+    struct bh_slice user;
+    struct bh_slice secret_file;           /* NUL-terminated behind its slice */
+    int64_t unauthenticated_until_unix_ms; /* until then (exclusive) credentials may also go to a
+                                              peer that did not prove who it is; 0: never */
+};
+
+/** Everything is copied but the demands and what `auth` points to, which must outlive the session.
+ */
 struct bh_delivery_params {
     uint64_t id;         /* never used again in this process; not 0: the clearance is bound to it */
     uint64_t generation; /* of the configuration */
@@ -32,6 +42,7 @@ struct bh_delivery_params {
     uint32_t targets_count;
     struct bh_ip source_ipv4, source_ipv6; /* family 0: the system chooses */
     struct bh_slice helo;                  /* our name */
+    struct bh_delivery_auth auth;
     bool clear;       /* in clear though TLS is offered; only where the demand allows it */
     bool small_hello; /* see bh/tls.h */
     bool lmtp;

@@ -1,6 +1,6 @@
 /* smtp_client.h - the sending side of SMTP and LMTP as a state machine (RFC 5321, 1870, 2033, 2034,
- * 2920, 3207, 3461, 6152, 6531, 8689, 9422). Octets and events go in, actions are pulled out one at
- * a time. No socket, clock, thread or log; no memory but what the caller lends.
+ * 2920, 3207, 3461, 4954, 6152, 6531, 8689, 9422). Octets and events go in, actions are pulled out
+ * one at a time. No socket, clock, thread or log; no memory but what the caller lends.
  *
  * A driver's loop, on one thread:
  *     feed bh_client_on_bytes, _on_event, _give, _on_content, _on_written
@@ -10,9 +10,11 @@
  * 1. greeting, EHLO (HELO after a 5xx, LHLO for LMTP), STARTTLS as wanted, EHLO again
  * 2. the clearance: after TLS it comes with the event; in clear text it is asked for by
  *    BH_CLIENT_WANT_CLEARANCE. Without one the core makes no privileged output at all
- * 3. transactions, in the order given: MAIL, RCPT..., DATA in one group where PIPELINING is
+ * 3. AUTH, where the options want it: the mechanism is chosen here, what it says is the driver's
+ *    (BH_CLIENT_WANT_SASL), and no MAIL goes before the 235
+ * 4. transactions, in the order given: MAIL, RCPT..., DATA in one group where PIPELINING is
  * offered, the next group right behind the final dot; each ends in BH_CLIENT_DONE
- * 4. BH_CLIENT_CLOSE, once; every transaction given has had its DONE by then */
+ * 5. BH_CLIENT_CLOSE, once; every transaction given has had its DONE by then */
 #pragma once
 
 #include "bh/arena.h"
@@ -23,10 +25,12 @@
 
 struct bh_clearance; /* defined by the TLS layer; see bh/tls.h */
 
-#define BH_CLIENT_TXNS_MAX 32        /* transactions given and not yet done */
-#define BH_CLIENT_RECIPIENTS_MAX 100 /* of one transaction */
-#define BH_CLIENT_OUT_MIN 4096       /* octets of room that bh_client_next needs */
-#define BH_CLIENT_DOT_MIN_MS 600000  /* RFC 5321 4.5.3.2.6; a shorter wait makes duplicates */
+#define BH_CLIENT_TXNS_MAX 32         /* transactions given and not yet done */
+#define BH_CLIENT_RECIPIENTS_MAX 100  /* of one transaction */
+#define BH_CLIENT_OUT_MIN 4096        /* octets of room that bh_client_next needs */
+#define BH_CLIENT_AUTH_LINE_MAX 12288 /* octets of a line of AUTH with its CRLF (RFC 4954 4.) */
+#define BH_CLIENT_CHALLENGES_MAX 8    /* of one exchange; no mechanism needs half of it */
+#define BH_CLIENT_DOT_MIN_MS 600000   /* RFC 5321 4.5.3.2.6; a shorter wait makes duplicates */
 
 enum bh_tls_want {
     BH_TLS_NEVER, /* no STARTTLS, though offered */
@@ -36,8 +40,8 @@ enum bh_tls_want {
 
 /** All in ms; none is 0. */
 struct bh_client_timeouts {
-    uint64_t greeting_ms, ehlo_ms, starttls_ms, tls_ms, mail_ms, rcpt_ms, data_ms, block_ms, dot_ms,
-        rset_ms;
+    uint64_t greeting_ms, ehlo_ms, starttls_ms, tls_ms, auth_ms, mail_ms, rcpt_ms, data_ms,
+        block_ms, dot_ms, rset_ms;
 };
 
 /** The values of DEFAULTS: 300 s greeting, EHLO, STARTTLS, MAIL and RCPT, 60 s handshake, 120 s
@@ -52,6 +56,8 @@ struct bh_client_options {
     enum bh_tls_want tls;
     bool peer_proven; /* certificate and route are authenticated as RFC 8689 section 4.2.1 wants:
                          only then may a REQUIRETLS message go */
+    uint32_t auth;    /* BH_SASL_ bits: one of them, the strongest offered, before any mail;
+                         0: no authentication */
     struct bh_slice helo; /* our name */
     struct bh_slice host; /* the next hop, for outcomes */
     struct bh_ip ip;
@@ -105,13 +111,20 @@ enum bh_client_event {
                           started come back untouched */
 };
 
-/** What may pass on a connection that has no clearance yet. */
-enum bh_client_output { BH_OUTPUT_PREAMBLE, BH_OUTPUT_PRIVILEGED };
+/** What octets need to pass. */
+enum bh_client_output {
+    BH_OUTPUT_PREAMBLE,   /* nothing */
+    BH_OUTPUT_PRIVILEGED, /* a clearance */
+    BH_OUTPUT_CREDENTIAL, /* a clearance that says who the peer is, or a dated exception: it may
+                             hold a password. Wipe what held it */
+};
 
 enum bh_client_action_kind {
     BH_CLIENT_WRITE,          /* send `bytes`, of type `output`; they lie in the scratch buffer */
     BH_CLIENT_START_TLS,      /* shake hands; then bh_client_on_tls_up or _on_failed */
     BH_CLIENT_WANT_CLEARANCE, /* for clear text: bh_client_on_clearance or _on_failed */
+    BH_CLIENT_WANT_SASL,      /* `mechanism`; `begin`: its initial response, else the response to
+                                 `challenge`: bh_client_on_sasl or _on_failed */
     BH_CLIENT_READY,          /* transactions can flow; see bh_client_facts */
     BH_CLIENT_WANT_CONTENT,   /* bh_client_on_content with what follows octet `offset` of txn */
     BH_CLIENT_BEFORE_END,     /* the next WRITE holds the end of `txn`'s content for the recipients
@@ -126,7 +139,10 @@ struct bh_client_action {
     struct bh_slice bytes;
     struct bh_client_txn *txn;
     uint64_t offset;
-    uint64_t ending[2];               /* a bit for each recipient by index */
+    uint64_t ending[2]; /* a bit for each recipient by index */
+    uint32_t mechanism; /* WANT_SASL: a BH_SASL_ bit */
+    bool begin;
+    struct bh_slice challenge;        /* in base64, as it stood behind 334; for this step only */
     bool graceful;                    /* CLOSE: by QUIT or a limit that they announced */
     const struct bh_outcome *outcome; /* CLOSE, not graceful: what ended the session */
 };
@@ -137,6 +153,7 @@ struct bh_client_facts {
     bool tls;
     bool esmtp;              /* EHLO or LHLO was accepted */
     bool starttls_offered;   /* in clear */
+    uint32_t authenticated;  /* by this mechanism, a BH_SASL_ bit; 0: not */
     bool tls_trouble;        /* STARTTLS was refused, or the handshake failed */
     bool sync_trouble;       /* it took pipelining for a fault, though it offered it */
     uint32_t recipients_max; /* a transaction, by LIMITS or as learned; 0: none */
@@ -151,8 +168,9 @@ enum bh_client_phase {
     BH_CLIENT_PHASE_STARTTLS,
     BH_CLIENT_PHASE_TLS,       /* the handshake is the driver's */
     BH_CLIENT_PHASE_CLEARANCE, /* asked for */
-    BH_CLIENT_PHASE_OPEN,      /* transactions */
-    BH_CLIENT_PHASE_ENDING,    /* DONE for what is left, QUIT, CLOSE */
+    BH_CLIENT_PHASE_AUTH,
+    BH_CLIENT_PHASE_OPEN,   /* transactions */
+    BH_CLIENT_PHASE_ENDING, /* DONE for what is left, QUIT, CLOSE */
     BH_CLIENT_PHASE_CLOSED,
 };
 
@@ -168,6 +186,17 @@ enum bh_client_step {
     BH_STEP_BEFORE_END,
     BH_STEP_END,
     BH_STEP_LONE_DOT,
+};
+
+/* In PHASE_AUTH. */
+enum bh_sasl_step {
+    BH_SASL_STEP_WANT,      /* ask the driver */
+    BH_SASL_STEP_ASKED,     /* it owes an answer */
+    BH_SASL_STEP_COMMAND,   /* AUTH is to go out */
+    BH_SASL_STEP_LINE,      /* so is a response, or the rest of one */
+    BH_SASL_STEP_REPLY,     /* the server owes a reply */
+    BH_SASL_STEP_CANCEL,    /* "*" is to go out: the exchange came to nothing */
+    BH_SASL_STEP_CANCELLED, /* its reply is due, whatever it says */
 };
 
 enum bh_expect_kind {
@@ -216,6 +245,14 @@ struct bh_client {
     bool content_asked;
     bool content_last;
 
+    enum bh_sasl_step sasl;
+    uint32_t sasl_mechanism;
+    uint32_t sasl_challenges;       /* taken */
+    struct bh_slice sasl_challenge; /* borrowed from `reply` */
+    struct bh_slice sasl_response;  /* borrowed from the driver: what is still to go out of it */
+    bool sasl_held;                 /* an initial response too long for the command waits for 334 */
+    bool sasl_complete;             /* as the driver says: 235 may be believed */
+
     bool emit;       /* the phase's command or action is still to be handed out */
     bool emit_ready; /* READY is still to be told */
     bool quit;       /* asked for */
@@ -243,8 +280,16 @@ void bh_client_on_tls_up(struct bh_client *c, const struct bh_clearance *clearan
 /** The grant for clear text. @param clearance not NULL; borrowed for the session */
 void bh_client_on_clearance(struct bh_client *c, const struct bh_clearance *clearance,
                             struct bh_now now);
-/** START_TLS or WANT_CLEARANCE came to nothing, or the driver can't go on (its memory, its
- * clearance): the session ends. @param outcome its text is copied, host and address are set here */
+/** The answer to WANT_SASL.
+ * @param response  in base64, borrowed until the next WANT_SASL, READY or CLOSE; at most
+ *                  BH_CLIENT_AUTH_LINE_MAX - 2 octets. Empty: with `begin`, the mechanism has no
+ *                  initial response; else the response is empty
+ * @param complete  the mechanism has come to its end: a 235 that comes now may be believed */
+void bh_client_on_sasl(struct bh_client *c, struct bh_slice response, bool complete,
+                       struct bh_now now);
+/** START_TLS, WANT_CLEARANCE or WANT_SASL came to nothing, or the driver can't go on (its memory,
+ * its clearance): the session ends, out of an exchange of AUTH by cancelling it first. @param
+ * outcome its text is copied, host and address are set here */
 void bh_client_on_failed(struct bh_client *c, const struct bh_outcome *outcome, struct bh_now now);
 /** The answer to WANT_CONTENT. @param piece borrowed until the next WANT_CONTENT or DONE; empty
  * only if last @param last nothing follows it */

@@ -168,3 +168,7 @@ bool bh_clearance_valid(const struct bh_clearance *clearance, uint64_t connectio
                         uint64_t generation, const uint8_t digest[BH_TLS_DIGEST_LEN]);
 /** Was it granted for TLS (not for clear text)? */
 bool bh_clearance_is_tls(const struct bh_clearance *clearance);
+/** Did the demand ask who the peer is (verify, pin, dane), and has the peer proven it? Credentials
+ * go under no other one. A peer that happens to have a good certificate under a demand that asks
+ * for none is not authenticated: its name may have come from anybody. */
+bool bh_clearance_is_authenticated(const struct bh_clearance *clearance);
