@@ -1,5 +1,5 @@
 add_library(bh_engine STATIC
-    src/config_cell.c src/config_load.c src/control_engine.c src/control_ops.c src/control_probe.c
+    src/config_cell.c src/config_load.c src/control_engine.c src/control_ops.c src/control_pause.c src/control_probe.c
     src/control_reload.c src/control_server.c src/engine.c src/engine_age.c src/engine_dest.c
     src/engine_failover.c src/engine_follow.c src/engine_probe.c src/engine_session.c
     src/engine_settle.c src/engine_tls.c src/event_log.c src/judge.c src/lease.c src/leased.c

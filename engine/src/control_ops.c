@@ -474,16 +474,6 @@ static void op_flush(void *ctx, const struct bh_control_request *request,
 
 /* ---- the rest ---- */
 
-static void op_intake(void *ctx, bool paused, struct bh_control_reply *reply)
-{
-    struct control_server *server = ctx;
-    daemon_set_paused(server->daemon, paused);
-    if (!paused) {
-        control_confirm_clock(server->daemon);
-    }
-    reply_end(reply, paused ? BH_LIT("{\"paused\":true}") : BH_LIT("{\"paused\":false}"));
-}
-
 static enum bh_status run_jobs(struct bh_store_task *task, struct bh_queue *q,
                                struct bh_kv_txn *txn)
 {
@@ -542,7 +532,7 @@ static void op_jobs(void *ctx, struct bh_control_reply *reply)
 const struct bh_control_ops control_ops = {.view = op_view,
                                            .flush = op_flush,
                                            .bulk = op_bulk,
-                                           .intake = op_intake,
+                                           .intake = control_op_intake,
                                            .reload = control_op_reload,
                                            .jobs = op_jobs,
                                            .probe = control_op_probe};

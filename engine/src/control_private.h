@@ -42,7 +42,8 @@ struct bh_control_reply {
 
     uint32_t after; /* destinations: the last one looked at */
     bool more;
-    bool hold; /* destinations: hold, else release or flush */
+    bool hold;      /* destinations: hold, else release or flush; intake: pause */
+    char asker[64]; /* intake: who */
     size_t id_count;
     uint32_t ids[256];
     uint64_t destinations, matched, acted, in_flight;
@@ -90,6 +91,12 @@ void reply_read(struct bh_control_reply *reply,
                                       struct bh_kv_txn *),
                 void (*then)(struct daemon_call *, struct daemon *));
 struct bh_now control_now(struct control_server *server);
+
+/** The socket of who asks; -1: gone. */
+int reply_socket(const struct bh_control_reply *reply);
+
+/* control_pause.c */
+void control_op_intake(void *ctx, bool paused, struct bh_control_reply *reply);
 
 /* control_ops.c */
 extern const struct bh_control_ops control_ops;

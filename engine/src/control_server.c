@@ -33,6 +33,15 @@ struct bh_now control_now(struct control_server *server)
                            .unix_ms = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000};
 }
 
+int reply_socket(const struct bh_control_reply *reply)
+{
+    uv_os_fd_t fd = -1;
+    return reply->conn != NULL &&
+                   uv_fileno((const uv_handle_t *)(const void *)&reply->conn->pipe, &fd) == 0
+               ? fd
+               : -1;
+}
+
 /* ---- connections ---- */
 
 static void on_conn_closed(uv_handle_t *handle)

@@ -2,6 +2,8 @@
  * views run on store readers, actions on the writer and the engine. */
 #pragma once
 
+#include "bh/kv.h"
+
 #include "bh/status.h"
 
 struct daemon;
@@ -13,3 +15,5 @@ BH_MUST_USE enum bh_status control_server_create(struct daemon *d, struct contro
 void control_server_destroy(struct control_server *server);
 /** SIGHUP: reload, with the result in the log. */
 void control_reload(struct control_server *server);
+/** Had an operator paused intake when the process before this one ended? Says so in the log. */
+bool control_was_paused(struct bh_kv_txn *txn, struct bh_arena *arena);

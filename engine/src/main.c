@@ -185,6 +185,8 @@ static void on_worker_started(void *ctx, struct worker *worker, uv_loop_t *loop,
     if (bh_intake_create(&params, &w->intake, &error) != BH_OK) {
         bh_log(BH_LOG_ERROR, "evt=listen_failed error=\"%.*s\"", BH_FMT(bh_buf_slice(&error)));
         atomic_store(&w->intake_failed, true);
+    } else {
+        bh_intake_set_gate(w->intake, (enum bh_server_gate)atomic_load(&w->gate));
     }
     uv_sem_post(&d->intakes_started);
     bh_config_unref(config);
@@ -555,6 +557,8 @@ static enum bh_status recover(struct daemon *d, const struct bh_config *config)
     struct bh_arena arena;
     bh_arena_init(&arena, BH_QUEUE_ARENA);
     status = mark_left(d, txn, &arena);
+    bh_arena_reset(&arena);
+    d->paused = control_was_paused(txn, &arena);
     bh_arena_fini(&arena);
     if (status != BH_OK) {
         bh_queue_abort(d->queue, txn);
@@ -594,6 +598,7 @@ static bool start_engine(struct daemon *d)
     for (uint32_t i = 0; i < d->worker_count; i++) {
         struct daemon_worker *w = &d->workers[i];
         w->daemon = d;
+        atomic_store(&w->gate, d->paused ? (int)BH_SERVER_GATE_PAUSED : (int)BH_SERVER_GATE_OPEN);
         const struct worker_options worker = {.number = i,
                                               .engine = engine_mailbox(d->engine),
                                               .inflight = d->inflight,

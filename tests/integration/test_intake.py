@@ -1,10 +1,12 @@
 """Intake: what a client may say, what it is told, and that a 250 is kept."""
 import os
+import pwd
 import re
 import smtplib
 import socket
 import struct
 import subprocess
+import time
 
 from harness import Case, tag
 from support import senders
@@ -313,6 +315,28 @@ class Dialogue(Case):
             self.send(self.relay)
         self.assertEqual(4, refused.exception.smtp_code // 100)
         self.relay.ctl("resume")
+        self.send(self.relay)
+        self.remote.wait_messages(1)
+
+    def test_a_pause_outlives_the_daemon(self):
+        """Killed or stopped, it comes back as it was, and says who paused it and why."""
+        me = pwd.getpwuid(os.getuid()).pw_name
+        self.relay.ctl("pause", "--reason", "moving house")
+        self.relay.kill()
+        told = self.relay.ctl("status").end  # by bhctl alone
+        self.assertTrue(told["intake_paused"])
+        self.relay.start()
+        self.relay.wait_line(f'evt=intake-paused .*by="{me}" reason="moving house"')
+        told = self.relay.ctl("status").end
+        self.assertTrue(told["running"] and told["intake_paused"])
+        self.assertEqual((me, "moving house"), (told["paused_by"], told["paused_reason"]))
+        self.assertLess(abs(told["paused_since_unix_ms"] / 1000 - time.time()), 600)
+        with self.assertRaises((smtplib.SMTPResponseException, smtplib.SMTPConnectError)):
+            self.send(self.relay)
+        self.relay.ctl("resume")
+        self.assertNotIn("paused_by", self.relay.ctl("status").end)
+        self.relay.stop()
+        self.relay.start()
         self.send(self.relay)
         self.remote.wait_messages(1)
 

@@ -84,8 +84,9 @@ static void queue_row(struct output *out, const json_t *row)
     table_cell(out, last);
 }
 
-static void put_total_line(const json_t *end, bool running)
+static void put_total_line(const struct output *out, const json_t *end, bool running)
 {
+    char since[TEXT_TIME];
     char messages[TEXT_TIME];
     char destinations[TEXT_TIME];
     const char *head = !running                         ? "engine not running."
@@ -101,11 +102,22 @@ static void put_total_line(const json_t *end, bool running)
     printf(", %" PRId64 " backing off, %" PRId64 " held, %" PRId64 " parked\n",
            row_number(end, "destinations_backoff"), row_number(end, "destinations_held"),
            row_number(end, "destinations_parked"));
+    if (row_flag(end, "intake_paused") && row_text(end, "paused_by")[0] != '\0') {
+        printf("intake is paused by ");
+        put_safe(stdout, row_text(end, "paused_by"));
+        printf(" since %s",
+               text_time(row_number(end, "paused_since_unix_ms"), out->now_unix_ms, since));
+        if (row_text(end, "paused_reason")[0] != '\0') {
+            printf(": ");
+            put_safe(stdout, row_text(end, "paused_reason"));
+        }
+        printf("\n");
+    }
 }
 
 static void status_end(struct output *out, const json_t *end, bool running)
 {
-    put_total_line(end, running);
+    put_total_line(out, end, running);
     size_t i;
     const json_t *row;
     json_array_foreach(out->kept, i, row)
@@ -134,7 +146,7 @@ static void status_end(struct output *out, const json_t *end, bool running)
 static void queue_end(struct output *out, const json_t *end, bool running)
 {
     table_flush(out);
-    put_total_line(end, running);
+    put_total_line(out, end, running);
     if (row_number(end, "shown") < row_number(end, "destinations")) {
         printf("the largest %" PRId64 " are shown: --top N shows more\n", row_number(end, "shown"));
     }

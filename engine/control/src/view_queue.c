@@ -3,6 +3,7 @@
  * alone. */
 #include <stdlib.h>
 
+#include "bh/pause.h"
 #include "view_private.h"
 
 #define STATUS_ATTENTION_MAX 20 /* rows; the rest are in the totals */
@@ -242,7 +243,21 @@ static void add_totals(struct bh_view *v, const struct bh_destination *d,
     }
 }
 
-static void put_totals(struct bh_view *v, struct bh_json *j)
+/* Who paused intake, told with the engine down, too. */
+static bool put_pause(struct bh_view *v, struct bh_kv_txn *txn, struct bh_json *j)
+{
+    struct bh_pause pause;
+    bh_arena_reset(&v->scratch);
+    if (bh_pause_get(txn, &v->scratch, &pause) != BH_OK) {
+        return false;
+    }
+    view_time(j, "paused_since_unix_ms", pause.since_unix_ms);
+    view_str(j, "paused_by", pause.by);
+    view_str(j, "paused_reason", pause.reason);
+    return true;
+}
+
+static void put_totals(struct bh_view *v, struct bh_kv_txn *txn, struct bh_json *j)
 {
     const struct view_totals *t = &v->totals;
     view_u64(j, "destinations", t->destinations);
@@ -260,12 +275,15 @@ static void put_totals(struct bh_view *v, struct bh_json *j)
     struct bh_live_engine engine = {0};
     const bool running = v->live.engine != NULL && v->live.engine(v->live.ctx, &engine);
     view_bool(j, "running", running);
+    const bool paused = put_pause(v, txn, j);
     if (running) {
         view_bool(j, "intake_paused", engine.intake_paused);
         view_u64(j, "sessions_in", engine.sessions_in);
         view_u64(j, "connections", engine.sessions_out);
         view_u64(j, "generation", engine.generation);
         view_time(j, "started_unix_ms", engine.started_unix_ms);
+    } else {
+        view_bool(j, "intake_paused", paused);
     }
 }
 
@@ -361,7 +379,7 @@ enum bh_status view_status_step(struct bh_view *v, struct bh_kv_txn *txn)
         return status;
     }
     struct bh_json j = view_end_begin(v);
-    put_totals(v, &j);
+    put_totals(v, txn, &j);
     view_u64(&j, "attention", v->attention);
     view_end_end(v, &j);
     return BH_OK;
@@ -398,7 +416,7 @@ static enum bh_status queue_rows(struct bh_view *v, struct bh_kv_txn *txn)
         }
     }
     struct bh_json j = view_end_begin(v);
-    put_totals(v, &j);
+    put_totals(v, txn, &j);
     view_u64(&j, "shown", v->top_count);
     view_end_end(v, &j);
     return BH_OK;
