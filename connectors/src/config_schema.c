@@ -307,6 +307,18 @@ static const struct bh_setting dsn_rows[] = {
 };
 static const struct bh_block dsn_block = ROWS("dsn", dsn_rows, bh_dsn_policy);
 
+#define K(field) offsetof(struct bh_breaker, field)
+static const struct bh_choice breaker_modes[] = {
+    {"on", BH_BREAKER_ON}, {"off", BH_BREAKER_OFF}, {NULL, 0}};
+static const struct bh_setting breaker_rows[] = {
+    PICK("mode", K(mode), breaker_modes, BH_HEAD),
+    COUNT("refusals", K(refusals), 2, MILLION, NULL),
+    {.name = "share", .kind = BH_KIND_PERCENT, .at = K(share_percent), .min = 1, .max = 100},
+    TIME("window", K(window_ms), MINUTE, DAY, NULL),
+    TIME("hold", K(hold_ms), MINUTE, 7 * DAY, NULL),
+};
+static const struct bh_block breaker_block = ROWS("breaker", breaker_rows, bh_breaker);
+
 #define C(field) offsetof(struct bh_connector, field)
 static const struct bh_setting connector_rows[] = {
     OWN("domains", C(domains), domains, BH_ONLY_CONNECTOR,
@@ -357,6 +369,7 @@ static const struct bh_setting connector_rows[] = {
     OWN("on", C(replies), reply_rules, BH_REPEATS,
         "reply 450, 4xx, 4.7.1 or /text/ -> defer, hold, bounce or slow"),
     PICK("uncertain", C(uncertain), uncertains, 0),
+    NEST("breaker", C(breaker), &breaker_block, 0),
     NEST("dsn", C(dsn), &dsn_block, 0),
     NEST("resolver", C(resolver), &bh_schema_resolver, 0),
 };

@@ -102,6 +102,44 @@ static void recovered(struct engine *e, uint32_t destination)
     }
 }
 
+/* Held rather than bounced (DESIGN 5). It is tried with one message when the hold ends. */
+static void broken(struct engine *e, const struct bh_sched_action *action)
+{
+    struct bh_sched_dest_info info;
+    struct dest_info *d = edest_get(e, action->destination);
+    char text[BH_QUEUE_REASON_MAX];
+    char quoted[BH_LOG_QUOTE_MAX];
+    struct bh_slice said = BH_EMPTY;
+    if (bh_sched_info(e->sched, action->destination, &info) && info.said != NULL) {
+        said = bh_slice_take(info.said->outcome.text, 80);
+    }
+    snprintf(text, sizeof(text), "breaker: %u of %u messages refused by policy%s%.*s",
+             (unsigned)action->count, (unsigned)action->stage, said.len > 0 ? "; " : "",
+             BH_FMT(said));
+    const struct bh_destination_change change = {.set = BH_SET_HOLD,
+                                                 .hold_reason = bh_slice_str(text),
+                                                 .hold_by = BH_LIT("breaker"),
+                                                 .hold_until_unix_ms = action->until_unix_ms};
+    edest_update(e, action->destination, &change);
+    if (d == NULL) {
+        return;
+    }
+    bh_log(BH_LOG_ERROR, "evt=breaker_open domain=%.*s connector=%.*s refused=%u of=%u text=%s",
+           BH_FMT(d->domain), BH_FMT(efail_carrier(d)), (unsigned)action->count,
+           (unsigned)action->stage, bh_log_quote(said, quoted));
+    struct event event;
+    event_begin(&event, wall_ms(), "breaker_open");
+    bh_json_key(&event.json, "domain");
+    bh_json_str(&event.json, d->domain);
+    bh_json_key(&event.json, "connector");
+    bh_json_str(&event.json, efail_carrier(d));
+    bh_json_key(&event.json, "reason");
+    bh_json_cstr(&event.json, text);
+    bh_json_key(&event.json, "until");
+    bh_json_i64(&event.json, action->until_unix_ms);
+    event_end(e->options.events, &event);
+}
+
 static void failed_round(struct engine *e, uint32_t destination)
 {
     struct bh_sched_dest_info info;
@@ -165,6 +203,9 @@ static void act(struct engine *e, const struct bh_sched_action *action)
         break;
     case BH_SCHED_RECOVERED:
         recovered(e, action->destination);
+        break;
+    case BH_SCHED_BREAK:
+        broken(e, action);
         break;
     case BH_SCHED_FAILED_ROUND:
         failed_round(e, action->destination);

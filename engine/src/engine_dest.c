@@ -97,7 +97,7 @@ struct found_dest {
     uint32_t id;
     char domain_text[NAME_MAX_OCTETS], connector_text[NAME_MAX_OCTETS];
     struct bh_slice domain, connector;
-    bool held, hold_ended, parked;
+    bool held, hold_ended, broken, parked;
     uint32_t stage, glitches;
     int64_t next_event_unix_ms;
     int64_t hold_until_unix_ms;
@@ -147,6 +147,7 @@ static enum bh_status add_dest(struct find_task *f, struct bh_kv_txn *txn, struc
         .id = id,
         .held = record.held, /* also where its time is over: until that is written */
         .hold_ended = ended,
+        .broken = record.held && bh_slice_eq(record.hold_by, BH_LIT("breaker")),
         .parked = record.parked,
         .stage = record.backoff_stage > 0 ? record.backoff_stage - 1 : 0,
         .glitches = record.glitches,
@@ -303,6 +304,7 @@ static void load_found(struct engine *e, const struct found_dest *found, bool en
     const struct bh_sched_dest_state state = {
         .policy = &d->policy,
         .held = found->held,
+        .broken = found->broken,
         .parked = found->parked,
         .stage = found->stage,
         .glitches = found->glitches,
@@ -544,7 +546,8 @@ struct dest_update {
     enum bh_status status;
     struct bh_destination_change change;
     bool held; /* BH_END_HOLD: by its record, after it */
-    char host[NAME_MAX_OCTETS], text[BH_OUTCOME_TEXT_MAX], tls[160], reason[BH_QUEUE_REASON_MAX];
+    char host[NAME_MAX_OCTETS], text[BH_OUTCOME_TEXT_MAX], tls[160], reason[BH_QUEUE_REASON_MAX],
+        hold[BH_QUEUE_REASON_MAX];
 };
 
 static enum bh_status run_update(struct bh_store_task *task, struct bh_queue *q,
@@ -590,6 +593,7 @@ void edest_update(struct engine *e, uint32_t id, const struct bh_destination_cha
     u->change.last.host = copy_cut(u->host, sizeof(u->host), change->last.host);
     u->change.last.text = copy_cut(u->text, sizeof(u->text), change->last.text);
     u->change.last_tls = copy_cut(u->tls, sizeof(u->tls), change->last_tls);
+    u->change.hold_reason = copy_cut(u->hold, sizeof(u->hold), change->hold_reason);
     u->change.park_reason = copy_cut(u->reason, sizeof(u->reason), change->park_reason);
     u->task = (struct bh_store_task){
         .run = run_update, .done = done_update, .removal = true, .dirty_bytes = 4096};

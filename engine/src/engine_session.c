@@ -428,8 +428,17 @@ void outgoing_on_item(struct engine *e, struct lease_item *item)
 {
     const struct session_info *info = find_session(e, item->lease->session);
     char got[TLS_SEEN_TEXT];
-    const struct judge_context ctx = context_of(e, item, got);
+    struct judge_context ctx = context_of(e, item, got);
+    const bool again = item->answered; /* for want of memory: the breaker has heard of it */
+    const struct bh_outcome *refused = NULL;
+    const enum judge_answer answer =
+        again ? JUDGE_NO_ANSWER : judge_answer_of(item, ctx.connector, &refused);
     answered(e, item);
+    if (answer != JUDGE_NO_ANSWER) {
+        item->breaker_open =
+            bh_sched_answer(e->sched, item->key.destination, refused, engine_now(e));
+    }
+    ctx.breaker_open = item->breaker_open;
     if (judge_item(item, &ctx) != BH_OK) {
         /* It may have been delivered: it stays leased until there is memory to settle it. */
         item->next_settled = e->unjudged;
@@ -442,6 +451,9 @@ void outgoing_on_item(struct engine *e, struct lease_item *item)
             bh_sched_dirty(e->sched, destination, engine_now(e));
         }
     } else {
+        if (item->slow) {
+            bh_sched_slow(e->sched, item->key.destination, engine_now(e));
+        }
         settle_add(e, item);
     }
 }

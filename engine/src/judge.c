@@ -11,6 +11,8 @@ struct remains {
     bool deferred;  /* the partner refused this message for now */
     bool soon;      /* another host may do better */
     bool host;      /* a reply that speaks of the host or more */
+    bool slow;      /* a reply rule says that the partner wants less */
+    bool refused;   /* kept, since the breaker is open */
     bool stuck;     /* it can never go as it is, by our fault */
     struct bh_slice hold;
 };
@@ -28,16 +30,21 @@ static void keep(struct bh_settle_recipient *r, struct remains *remains)
     remains->any = true;
 }
 
+static const struct bh_reply_rule *rule_for(const struct bh_outcome *outcome,
+                                            const struct bh_connector *connector)
+{
+    if (outcome->happened != BH_HAPPENED_REPLY || outcome->code < 400) {
+        return NULL;
+    }
+    return bh_reply_rules_match(&connector->replies, outcome->code, outcome->enhanced_class,
+                                outcome->enhanced_subject, outcome->enhanced_detail, outcome->text);
+}
+
 /* A reply rule of the connector overrides what the table says. @return true if one did */
 static bool apply_rule(const struct bh_outcome *outcome, const struct judge_context *ctx,
                        struct bh_settle_recipient *r, struct remains *remains)
 {
-    if (outcome->happened != BH_HAPPENED_REPLY || outcome->code < 400) {
-        return false;
-    }
-    const struct bh_reply_rule *rule =
-        bh_reply_rules_match(&ctx->connector->replies, outcome->code, outcome->enhanced_class,
-                             outcome->enhanced_subject, outcome->enhanced_detail, outcome->text);
+    const struct bh_reply_rule *rule = rule_for(outcome, ctx->connector);
     if (rule == NULL) {
         return false;
     }
@@ -51,13 +58,50 @@ static bool apply_rule(const struct bh_outcome *outcome, const struct judge_cont
         keep(r, remains);
         remains->hold = BH_LIT("held by a reply rule of its connector");
         break;
-    case BH_REPLY_DEFER:
     case BH_REPLY_SLOW:
+        remains->slow = true;
+        keep(r, remains);
+        remains->deferred = true;
+        break;
+    case BH_REPLY_DEFER:
         keep(r, remains);
         remains->deferred = true;
         break;
     }
     return true;
+}
+
+static bool refused_by_policy(const struct bh_outcome *outcome)
+{
+    const struct bh_policy policy = bh_outcome_policy(outcome);
+    return outcome->happened == BH_HAPPENED_REPLY && policy.meaning == BH_MEANS_PERMANENT &&
+           policy.fault == BH_FAULT_THEIRS && outcome->enhanced_class == 5 &&
+           outcome->enhanced_subject == 7;
+}
+
+enum judge_answer judge_answer_of(const struct lease_item *item,
+                                  const struct bh_connector *connector,
+                                  const struct bh_outcome **refused)
+{
+    bool other = false;
+    *refused = NULL;
+    for (uint32_t i = 0; i < item->txn.txn.recipients_count; i++) {
+        const struct bh_client_result *result = &item->txn.txn.results[i];
+        if (result->fate != BH_FATE_DECIDED || result->outcome.happened != BH_HAPPENED_REPLY ||
+            rule_for(&result->outcome, connector) != NULL) {
+            continue;
+        }
+        if (refused_by_policy(&result->outcome)) {
+            *refused = &result->outcome;
+        } else {
+            other = true;
+            if (bh_outcome_policy(&result->outcome).meaning == BH_MEANS_DELIVERED) {
+                *refused = NULL;
+                return JUDGE_ANSWERED;
+            }
+        }
+    }
+    return *refused != NULL ? JUDGE_REFUSED_BY_POLICY : other ? JUDGE_ANSWERED : JUDGE_NO_ANSWER;
 }
 
 static void judge_decided(const struct lease_item *item, const struct bh_outcome *outcome,
@@ -83,6 +127,11 @@ static void judge_decided(const struct lease_item *item, const struct bh_outcome
     case BH_MEANS_PERMANENT:
         if (policy.fault != BH_FAULT_THEIRS) {
             break; /* a mistake of ours never bounces mail */
+        }
+        if (ctx->breaker_open && refused_by_policy(outcome)) {
+            remains->refused = true;
+            keep(r, remains);
+            return;
         }
         if (policy.next_host && ctx->hosts > 1 && item->entry.attempts == 0 && !in_vain) {
             remains->soon = true; /* another host of the route may take it */
@@ -183,6 +232,9 @@ static void decide_remaining(struct lease_item *item, const struct remains *rema
                                             : bh_retry_due(ctx->retry, item->entry.attempts + 1,
                                                            ctx->rng, ctx->now.unix_ms);
         *why = remains->soon ? "another host may take it" : "retry schedule of the message";
+    } else if (remains->refused) {
+        settle->remaining = BH_ENTRY_READY;
+        *why = "not charged: its destination is held by its breaker";
     } else if (remains->stuck) {
         settle->remaining = BH_ENTRY_HELD;
         settle->reason = BH_LIT("it cannot be sent as it is stored");
@@ -267,6 +319,7 @@ static void finish(struct lease_item *item, const struct judge_context *ctx,
     }
     choose_said(item);
     item->returned = !touched;
+    item->slow = remains->slow;
     item->signal = ended               ? BH_SIGNAL_SUCCESS
                    : remains->deferred ? BH_SIGNAL_DEFERRED
                                        : BH_SIGNAL_NONE;

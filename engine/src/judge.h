@@ -12,6 +12,7 @@ struct judge_context {
     struct bh_now now;
     uint64_t generation;
     uint32_t hosts;        /* how many the plan has */
+    bool breaker_open;     /* refusals by policy are kept, uncharged */
     bool expiry_suspended; /* the wall clock stepped and nobody has confirmed it */
     struct bh_slice route; /* for the decision record */
     struct bh_slice tls_wanted, tls_origin, tls_got, tls_reason;
@@ -20,6 +21,16 @@ struct judge_context {
 /** Fill item->settle, signal, said, returned from item->txn. All is in lease->judged.
  * @return BH_OK, or BH_ENOMEM: the item is to be returned untouched */
 BH_MUST_USE enum bh_status judge_item(struct lease_item *item, const struct judge_context *ctx);
+/** What the partner's answer to an item says to the breaker of its destination.
+ * @param refused  how, for JUDGE_REFUSED_BY_POLICY; else NULL. The item's */
+enum judge_answer {
+    JUDGE_NO_ANSWER, /* none, or one on which the operator has ruled */
+    JUDGE_ANSWERED,
+    JUDGE_REFUSED_BY_POLICY, /* 5.7.x, and nobody accepted */
+};
+enum judge_answer judge_answer_of(const struct lease_item *item,
+                                  const struct bh_connector *connector,
+                                  const struct bh_outcome **refused);
 /** The same for an item that no session tried: one outcome for each of its recipients (no such
  * domain, no route). */
 BH_MUST_USE enum bh_status judge_item_with(struct lease_item *item,

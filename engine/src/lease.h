@@ -52,6 +52,8 @@ struct lease_item {
     bool left;              /* settled, or given up: it only waits for its lease to be freed */
     bool settled;           /* the writer has settled it */
     struct bh_queue_key at; /* where it is now: another key once it was moved */
+    bool breaker_open;      /* of its destination, when it was answered */
+    bool slow;              /* its partner wants less */
     bool returned;          /* untouched: goes back without a settle */
     struct lease_item *next_settled;
 };

@@ -56,6 +56,16 @@ void sched_policy_of(const struct bh_connector *connector, bool held,
         .idle_ms = clamp32(limits->idle_ms),
         .active = !held && connector->state == BH_CONNECTOR_ACTIVE,
     };
+    /* Without adaptation connections never shrink for what a partner does, only for what it says.
+     */
+    policy->per_destination_floor =
+        at_least_one(limits->adaptive ? limits->floor : limits->initial);
+    if (connector->breaker.mode == BH_BREAKER_ON) {
+        policy->breaker_refusals = connector->breaker.refusals;
+        policy->breaker_share = connector->breaker.share_percent;
+        policy->breaker_window_ms = connector->breaker.window_ms;
+        policy->breaker_hold_ms = connector->breaker.hold_ms;
+    }
     if (limits->adaptive && limits->ceiling > 0) {
         policy->per_destination_max = limits->ceiling;
     }

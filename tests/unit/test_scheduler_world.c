@@ -430,6 +430,9 @@ static void on_action(struct world *w, const struct bh_sched_action *a)
     case BH_SCHED_FAILED_ROUND:
         assert_false(w->dests[a->destination].parked); /* never by a fault of ours */
         break;
+    case BH_SCHED_BREAK:
+        assert_true(false); /* no breaker here */
+        break;
     case BH_SCHED_FORGET:
         on_forget(w, a->destination);
         break;

@@ -146,6 +146,17 @@ struct bh_reply_rules {
     size_t count;
 };
 
+enum bh_breaker_mode { BH_BREAKER_OFF, BH_BREAKER_ON };
+
+/** Holds a destination whose refusals by policy (5.7.x) suddenly dominate. */
+struct bh_breaker {
+    enum bh_breaker_mode mode;
+    uint32_t refusals;      /* at least so many messages refused */
+    uint32_t share_percent; /* ... and this share of all that were answered */
+    uint64_t window_ms;     /* ... within this time */
+    uint64_t hold_ms;       /* then one message is tried */
+};
+
 struct bh_dsn_policy {
     uint64_t content_max; /* a longer original comes back as headers only */
     bool delay;           /* delay warnings at retry.warn_after */
@@ -208,6 +219,7 @@ struct bh_connector {
     bool helo_only;
     struct bh_reply_rules replies;
     enum bh_uncertain uncertain;
+    struct bh_breaker breaker;
     struct bh_dsn_policy dsn;
     struct bh_resolver_policy resolver;
 };

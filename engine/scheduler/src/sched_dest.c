@@ -224,6 +224,10 @@ static struct dest *create(struct bh_sched *s, uint32_t id, struct connector *co
     set_backoff(s, d, state->next_attempt_unix_ms);
     d->was_failing = d->parked || d->stage > 0 || d->glitches > 0;
     d->window = d->was_failing ? 1 : state->policy->per_destination_start;
+    if (state->broken) {
+        d->breaker.state = state->held ? BREAKER_OPEN : BREAKER_HALF;
+        d->window = 1;
+    }
     return d;
 }
 
@@ -400,6 +404,9 @@ void bh_sched_set_held(struct bh_sched *s, uint32_t destination, bool held, stru
     struct dest *d = dest_find(s, destination);
     s->now = now;
     if (d != NULL) {
+        if (d->held && !held) {
+            pace_released(d);
+        }
         d->held = held;
         d->has_entries = true;
         dest_step(s, d);

@@ -103,6 +103,18 @@ struct site {
     char key[]; /* what names it */
 };
 
+/* Closed: counts. Open: the destination is held. Half open: one message at a time until one is
+ * answered. */
+enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF };
+
+struct breaker {
+    enum breaker_state state;
+    uint64_t slot_ms; /* when the newer half of the window began; 0: nothing is counted */
+    struct breaker_count {
+        uint32_t refused, answered;
+    } newer, older;
+};
+
 struct dest {
     struct bh_map_node node;
     struct bh_heap_node timer;
@@ -119,6 +131,9 @@ struct dest {
     uint32_t sessions;             /* leased to it, or being opened for it */
     uint32_t opening;              /* of them, being opened */
     uint32_t window;               /* sessions it may have now */
+    uint32_t slow_max;             /* ... and no more, while it is slowed; 0: it is not */
+    uint64_t slow_until_ms;        /* then one more */
+    struct breaker breaker;
     bool held, parked, has_entries, refilling, resolving, ending, by_site, was_failing;
     uint32_t stage, glitches;
     int64_t backoff_until_unix_ms;
@@ -204,6 +219,16 @@ void dest_step(struct bh_sched *s, struct dest *d);
 void dest_failed(struct bh_sched *s, struct dest *d, enum bh_sched_fault fault,
                  const struct bh_outcome *outcome, bool by_site);
 void dest_destroy(struct bh_sched *s, struct dest *d);
+
+/* sched_pace.c */
+/** How many connections it may have at most, now. */
+uint32_t pace_window_max(struct bh_sched *s, struct dest *d);
+/** Fewer connections: half, but not below the floor. */
+void pace_shrink(struct dest *d);
+/** It is held no more. */
+void pace_released(struct dest *d);
+/** One message shows how things stand: nothing else goes until it is answered. */
+bool pace_waits(const struct dest *d);
 
 /* sched_site.c */
 void site_detach(struct bh_sched *s, struct dest *d);

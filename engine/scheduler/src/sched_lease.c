@@ -71,6 +71,9 @@ static uint32_t lease_share(const struct dest *d, const struct session *session)
     if (share > BH_LEASE_ITEMS_MAX) {
         share = BH_LEASE_ITEMS_MAX;
     }
+    if (d->breaker.state == BREAKER_HALF) {
+        share = 1;
+    }
     if (session->messages_max > 0 && share > session->messages_max - session->messages) {
         share = session->messages_max - session->messages;
     }
@@ -316,7 +319,7 @@ static void lease_all(struct bh_sched *s, struct site *site)
             continue;
         }
         d->limited = BH_LIMITED_BY_NOTHING;
-        if (d->sessions - d->opening >= d->window) {
+        if (d->sessions - d->opening >= d->window || pace_waits(d)) {
             d->limited = BH_LIMITED_BY_DESTINATION;
             tries--;
         } else if (lease(s, d, session)) {

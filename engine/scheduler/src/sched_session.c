@@ -241,14 +241,15 @@ void bh_sched_session_ready(struct bh_sched *s, uint32_t session_id,
     site_step_blocked(s, BLOCKED_STEPS); /* hosts that it did not need came free */
 }
 
-static void grow_window(struct dest *d)
+static void grow_window(struct bh_sched *s, struct dest *d)
 {
+    const uint32_t max = pace_window_max(s, d);
     const uint32_t start = d->policy.per_destination_start;
     uint32_t window = d->window + 1;
     if (d->window < start) {
         window = d->window * 2 < start ? d->window * 2 : start;
     }
-    d->window = window < d->policy.per_destination_max ? window : d->policy.per_destination_max;
+    d->window = window < max ? window : max;
 }
 
 void bh_sched_session_idle(struct bh_sched *s, uint32_t session_id, struct bh_now now)
@@ -263,7 +264,7 @@ void bh_sched_session_idle(struct bh_sched *s, uint32_t session_id, struct bh_no
     const uint32_t id = d != NULL ? d->id : 0;
     enter_idle(s, session);
     if (d != NULL && session->succeeded && dest_may_run(s, d)) {
-        grow_window(d);
+        grow_window(s, d);
     }
     site_step(s, session->site);
     step_again(s, id);
@@ -295,7 +296,7 @@ void bh_sched_session_closed(struct bh_sched *s, uint32_t session_id,
     site->pins++;
     destroy(s, session);
     if (outcome != NULL && delivered && d != NULL && d->window > 1) {
-        d->window /= 2; /* a partner that ends a working connection wants fewer */
+        pace_shrink(d); /* a partner that ends a working connection wants fewer */
     } else if (outcome != NULL && !delivered &&
                (state == SESSION_CONNECTING || state == SESSION_BUSY)) {
         site_session_failed(s, site, d, failed, failed_count, fault, outcome);

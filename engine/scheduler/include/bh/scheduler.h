@@ -50,13 +50,18 @@ struct bh_sched_policy {
     uint32_t connections_max;       /* of the connector */
     uint32_t per_destination_max;   /* never 0 */
     uint32_t per_destination_start; /* never 0; also where adaptive concurrency starts */
+    uint32_t per_destination_floor; /* adaptive concurrency goes no lower; 0: as 1 */
     uint32_t per_host_max;          /* by address, across connectors; never 0 */
     uint32_t messages_per_connection;
     uint32_t connection_life_ms; /* measured from the session's opening */
     uint32_t idle_ms;            /* an idle session is kept this long */
     uint64_t rate_interval_us;   /* time between messages of the connector; 0: no rate */
     uint32_t rate_burst;         /* messages that may go at once */
-    bool active;                 /* false: connector held or disabled; nothing leaves */
+    uint32_t breaker_refusals;  /* messages refused by policy that hold a destination; 0: none do */
+    uint32_t breaker_share;     /* ... if they are this percentage of those answered */
+    uint64_t breaker_window_ms; /* ... within this time */
+    uint64_t breaker_hold_ms;
+    bool active; /* false: connector held or disabled; nothing leaves */
     struct bh_retry_policy retry;
 };
 
@@ -110,6 +115,8 @@ enum bh_sched_action_kind {
     BH_SCHED_RECOVERED,    /* destination: clear back-off and park in the store */
     BH_SCHED_FAILED_ROUND, /* destination: a round failed by their fault: expiry and warnings may
                               run */
+    BH_SCHED_BREAK,        /* destination: its breaker is open; store the hold: until_unix_ms, count
+                              messages refused of `stage` answered */
     BH_SCHED_FORGET,       /* destination: has left memory */
 };
 
@@ -180,6 +187,7 @@ struct bh_sched_dest_state {
     uint32_t glitches;
     int64_t next_attempt_unix_ms; /* of a backing-off destination; 0: none */
     bool has_entries;             /* the entry lane may hold something */
+    bool broken; /* its breaker holds it, or did until now: then one message is tried */
 };
 bool bh_sched_has(const struct bh_sched *s, uint32_t destination);
 /** Load, or update what is loaded (after hold, release, reload; in-memory items stay). Of what is
@@ -287,6 +295,16 @@ void bh_sched_item_done(struct bh_sched *s, struct bh_sched_item *item, enum bh_
 void bh_sched_item_returned(struct bh_sched *s, struct bh_sched_item *item, struct bh_now now);
 /** Leave memory without a word about the partner (moved, filtered, gone). */
 void bh_sched_item_gone(struct bh_sched *s, struct bh_sched_item *item, struct bh_now now);
+
+/** The partner has answered a message of a loaded destination; told before it is settled, and not
+ * for what the operator has ruled on.
+ * @param refused  for good, by policy (5.7.x), with nobody accepted: how; NULL: it was not
+ * @return true: the breaker is open, and what was refused is to be kept, uncharged */
+bool bh_sched_answer(struct bh_sched *s, uint32_t destination, const struct bh_outcome *refused,
+                     struct bh_now now);
+/** The partner wants less (a reply that the operator's rules call so): half the connections now,
+ * one more for each minute without another such reply. */
+void bh_sched_slow(struct bh_sched *s, uint32_t destination, struct bh_now now);
 
 /* Totals, for status and metrics */
 struct bh_sched_totals {
