@@ -359,7 +359,8 @@ void etls_resume(struct tls_job *job)
         case TRUST_UNTESTED:
         case TRUST_TESTING:
         case TRUST_BAD:
-            plan->dane.state = BH_DANE_UNTRUSTED;
+            /* An address has no name that records could stand under. */
+            plan->dane.state = plan->host->literal ? BH_DANE_INSECURE : BH_DANE_UNTRUSTED;
             break;
         case TRUST_GOOD:
             look_at_host(&job->asked[i]);

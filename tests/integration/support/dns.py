@@ -31,6 +31,9 @@ def _rdata(kind, value):
         return _name(value)
     if kind == "TXT":
         return bytes([len(value)]) + value.encode()
+    if kind == "TLSA":
+        usage, selector, matching, data = value
+        return bytes([usage, selector, matching]) + bytes.fromhex(data)
     raise ValueError(kind)
 
 
