@@ -140,6 +140,16 @@ static void on_committed(void *ctx, const struct bh_intake_committed *c)
     bh_json_u64(&event.json, c->envelope->size);
     bh_json_key(&event.json, "client");
     bh_json_cstr(&event.json, bh_ip_text(&c->origin->client, ip));
+    if (c->origin->user.len > 0) {
+        bh_json_key(&event.json, "user");
+        bh_json_str(&event.json, c->origin->user);
+    }
+    bh_json_key(&event.json, "protocol");
+    bh_json_str(&event.json, c->origin->protocol);
+    if (c->envelope->requiretls) {
+        bh_json_key(&event.json, "requiretls");
+        bh_json_bool(&event.json, true);
+    }
     bh_json_key(&event.json, "parts");
     bh_json_u64(&event.json, c->part_count);
     event_end(d->events, &event);

@@ -2,10 +2,12 @@
 is never said in clear."""
 import base64
 import os
+import socket
 import ssl
+import struct
 import subprocess
 
-from harness import Case
+from harness import Case, tag
 from support import senders
 from support.certs import Authority
 from support.daemon import BHCTL
@@ -35,8 +37,9 @@ def plain(user, password):
 class TlsClient(RawClient):
     """A raw client inside TLS, at once or after STARTTLS."""
 
-    def __init__(self, address, certificate=None, implicit=False):
+    def __init__(self, address, certificate=None, implicit=False, before=b""):
         super().__init__(address)
+        self.send(before)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.context.check_hostname = False
         self.context.verify_mode = ssl.CERT_NONE
@@ -87,6 +90,7 @@ class Passwords(Listener):
         replace(self.users, f"# who may\n{self.anna_crypt}\n{self.anna_scram}\n")
         self.server = self.relay(f"auth-file {self.users}")
 
+    @tag("tsan")
     def test_real_clients(self):
         """swaks and msmtp, each mechanism; the name is in the record, and not in the mail."""
         daemon = self.server
@@ -115,6 +119,8 @@ class Passwords(Listener):
         (row,) = [row for row in self.server.ctl("show", queue_id) if row["kind"] == "message"]
         self.assertEqual("anna", row["user"])
         self.assertEqual("ESMTPSA", row["protocol"])
+        (event,) = [event for event in self.server.events() if event.get("event", event.get("evt")) == "received"]
+        self.assertEqual(("anna", "ESMTPSA"), (event["user"], event["protocol"]))
 
     def test_wrong_passwords(self):
         """A wrong password and a wrong name look the same, come late, and end the session."""
@@ -146,6 +152,7 @@ class Passwords(Listener):
             (reply,) = client.envelope("s@us.test", "a@bank.test")
             self.assertEqual(530, reply.code)
 
+    @tag("tsan")
     def test_the_file_changes(self):
         """A new user may; a bad file changes nothing, and is told; a client that hangs up while its
         password is judged hurts nobody."""
@@ -170,6 +177,27 @@ class Passwords(Listener):
             client.send("AUTH PLAIN " + plain("anna", "correct horse") + "\r\n")
             client.close()
         self.assertEqual(235, code("anna", "correct horse"))
+
+
+class Proxied(Listener):
+    def test_header_then_handshake_then_password(self):
+        """The balancer's header comes first, in clear; the client that it names is in the log."""
+        users = self.path("users")
+        replace(users, "\n".join(hashed("anna", "correct horse")) + "\n")
+        daemon = self.relay(
+            f"auth-file {users}; relay-from 192.0.2.0/24; proxy-protocol-from 127.0.0.1", tls="implicit"
+        )
+        for client_ip, relays in (("192.0.2.77", True), ("198.51.100.1", False)):
+            body = socket.inet_aton(client_ip) + socket.inet_aton("192.0.2.1")
+            header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + body + struct.pack("!HH", 4711, 465)
+            with TlsClient(daemon.address, implicit=True, before=header) as client:
+                (reply,) = client.envelope("s@us.test", "a@bank.test")
+                self.assertEqual(250 if relays else 530, reply.code)
+                client.say("RSET")
+                self.assertEqual(235, client.say("AUTH PLAIN " + plain("anna", "correct horse")).code)
+                (reply,) = client.envelope("s@us.test", "a@bank.test")
+                self.assertEqual(250, reply.code)
+            daemon.wait_line(f"evt=auth-granted .*client={client_ip} ")
 
 
 class Certificates(Listener):
@@ -210,6 +238,7 @@ class Certificates(Listener):
 
 
 class Reload(Listener):
+    @tag("tsan")
     def test_a_new_certificate_is_taken_up(self):
         """On a timer and at a reload, and a bad one is not; sessions go on with what they have."""
         daemon = self.relay("relay-from 127.0.0.0/8")

@@ -185,6 +185,23 @@ static const struct {
      " auth plain { user u; password-file /p } }\n",
      "t.conf:2:2: error: credentials go to an authenticated peer only: use tls verify, pin or "
      "dane-only, or allow-unauthenticated-peer { until DATE; reason \"...\" }\n"},
+    {"listen 127.0.0.1:1 { relay-from certificate }\n"
+     "listen 127.0.0.1:2 { auth-file /etc/users }\n"
+     "listen 127.0.0.1:3 { relay-from certificate; tls starttls { certificate /c; key /k } }\n"
+     "listen 127.0.0.1:4 { relay-from 10.0.0.0/8; tls starttls { certificate /c; key /k; "
+     "client-ca /ca } }\n"
+     "listen 127.0.0.1:5 { auth-file /missing; limits { line-length 5000 }; tls implicit { "
+     "certificate /c; key /k } }\n",
+     "t.conf:1:1: error: relay-from certificate needs tls starttls or implicit, with 'client-ca' "
+     "or 'client-pins'\n"
+     "t.conf:2:22: error: 'auth-file' needs tls starttls or implicit: AUTH is offered inside TLS "
+     "only\n"
+     "t.conf:3:1: error: relay-from certificate needs tls starttls or implicit, with 'client-ca' "
+     "or 'client-pins'\n"
+     "t.conf:4:45: warning: 'client-ca' and 'client-pins' give no right: state relay-from "
+     "certificate\n"
+     "t.conf:5:32: error: 'auth-file' /missing: no such file\n"
+     "t.conf:5:63: error: 'line-length' must be from 512 to 4096; got '5000'\n"},
     {"connector a { domains 192.0.2.1 a..b *. [x] }\n",
      "t.conf:1:23: error: an address as a domain is written [192.0.2.1]\n"
      "t.conf:1:33: error: 'a..b' is not a host name\n"
