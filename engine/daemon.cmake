@@ -4,7 +4,7 @@ add_library(bh_engine STATIC
     src/engine_failover.c src/engine_follow.c src/engine_probe.c src/engine_session.c
     src/engine_settle.c src/engine_tls.c src/event_log.c src/judge.c src/lease.c src/leased.c
     src/notify.c src/probe.c src/sched_policy.c src/sd_notify.c src/tls_seen.c
-    src/engine_trust.c
+    src/engine_exception.c src/engine_trust.c src/engine_unmet.c src/tls_audit.c
     src/worker.c)
 target_include_directories(bh_engine PUBLIC src)
 target_link_libraries(bh_engine PUBLIC bh_base bh_queue bh_connectors bh_dns bh_scheduler
@@ -14,6 +14,7 @@ target_link_libraries(bh_engine PUBLIC bh_base bh_queue bh_connectors bh_dns bh_
 add_executable(bridgehead src/main.c)
 target_link_libraries(bridgehead PRIVATE bh_engine bh_flags)
 bh_unit_test(test_judge LINKS bh_engine)
+bh_unit_test(test_tls_audit LINKS bh_engine)
 bh_unit_test(test_event_log LINKS bh_engine)
 
 # The daemon with allocations of its wiring that fail now and then: tests/integration/test_faults.py.
@@ -27,7 +28,10 @@ if(BH_TESTS AND BH_SANITIZE)
     add_library(bh_worker_shaky OBJECT src/worker.c)
     target_compile_options(bh_worker_shaky PRIVATE -include ${faults}/crash.h)
     target_link_libraries(bh_worker_shaky PRIVATE bh_engine bh_flags)
+    add_library(bh_clock_shaky OBJECT src/engine.c)
+    target_compile_options(bh_clock_shaky PRIVATE -include ${faults}/clock.h)
+    target_link_libraries(bh_clock_shaky PRIVATE bh_engine bh_flags)
     add_executable(bridgehead-faults src/main.c ${faults}/fault.c)
-    target_link_libraries(bridgehead-faults PRIVATE bh_engine_shaky bh_worker_shaky bh_engine
-        bh_flags)
+    target_link_libraries(bridgehead-faults PRIVATE bh_engine_shaky bh_worker_shaky bh_clock_shaky
+        bh_engine bh_flags)
 endif()

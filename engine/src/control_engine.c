@@ -153,11 +153,8 @@ static void run_confirm(struct engine_call *call, struct engine *e)
     }
 }
 
-static void run_changed(struct engine_call *call, struct engine *e)
+void engine_policy_changed(struct engine *e)
 {
-    struct bh_control_reply *reply = BH_CONTAINER(call, struct bh_control_reply, engine_call);
-    bh_config_unref(e->config);
-    e->config = config_cell_get(e->options.cell);
     for (uint32_t id = bh_sched_next_dest(e->sched, 0), next = 0; id != 0; id = next) {
         struct dest_info *d = edest_get(e, id);
         struct bh_sched_dest_info info;
@@ -183,6 +180,15 @@ static void run_changed(struct engine_call *call, struct engine *e)
     }
     /* Sessions end after the transaction under way: what follows goes by the new policy. */
     outgoing_close_all(e);
+}
+
+static void run_changed(struct engine_call *call, struct engine *e)
+{
+    struct bh_control_reply *reply = BH_CONTAINER(call, struct bh_control_reply, engine_call);
+    bh_config_unref(e->config);
+    e->config = config_cell_get(e->options.cell);
+    engine_policy_changed(e);
+    eexception_tell(e);
     daemon_call(reply->server->daemon, &reply->call);
 }
 

@@ -69,6 +69,9 @@ static void back_off(struct engine *e, const struct bh_sched_action *action, boo
         change.set |= BH_CLEAR_PARK; /* by their fault now: its time goes on */
     }
     edest_update(e, action->destination, &change);
+    if (!park && carried != NULL) {
+        eunmet_round_failed(e, carried);
+    }
 
     char text[BH_LOG_QUOTE_MAX];
     if (d == NULL) {
@@ -331,6 +334,7 @@ static void on_wake_timer(uv_timer_t *timer)
         }
         edest_scan_wake(e);
         etrust_tick(e);
+        eexception_tick(e);
         efail_tick(e);
     }
     if (e->options.alive != NULL) {
@@ -512,6 +516,7 @@ static void *run(void *arg)
     struct engine *e = arg;
     e->clock_offset_ms = wall_ms() - (int64_t)uv_now(&e->loop);
     etrust_start(e);
+    eexception_tell(e);
     edest_scan_fresh(e);
     uv_timer_start(&e->wake_timer, on_wake_timer, 0, WAKE_SCAN_MS);
     uv_run(&e->loop, UV_RUN_DEFAULT);

@@ -694,12 +694,17 @@ void edest_refused(struct engine *e, struct dest_info *d, const struct host_plan
     outcome.text = bh_buf_slice(&text);
     d->end_outcome = outcome;
     d->untrusted = plan->dane.state == BH_DANE_UNTRUSTED;
+    d->unmet_ends = eunmet_ends(e, d, plan);
     const bool theirs = bh_outcome_policy(&outcome).fault == BH_FAULT_THEIRS;
     char quoted[BH_LOG_QUOTE_MAX];
     bh_log(theirs ? BH_LOG_INFO : BH_LOG_WARN,
            "evt=tls_no_host domain=%.*s connector=%.*s happened=%s text=%s", BH_FMT(d->domain),
            BH_FMT(d->connector), bh_happened_name(outcome.happened),
            bh_log_quote(outcome.text, quoted));
+    if (d->unmet_ends) {
+        bh_sched_resolved_to_end(e->sched, d->id, engine_now(e));
+        return;
+    }
     bh_sched_dest_failed(e->sched, d->id, theirs ? BH_SCHED_THEIRS : BH_SCHED_OURS, &outcome,
                          engine_now(e));
 }
@@ -757,6 +762,10 @@ void edest_resolve(struct engine *e, uint32_t id)
 {
     struct dest_info *d = edest_get(e, id);
     BH_ASSERT(d != NULL);
+    if (eunmet_begin(d)) {
+        bh_sched_resolved_to_end(e->sched, id, engine_now(e));
+        return;
+    }
     const struct bh_connector *c = edest_connector(e, d);
     d->tls_step = TLS_STEP_NORMAL;
     if (c == NULL) {

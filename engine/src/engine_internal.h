@@ -32,6 +32,8 @@ struct host_plan {
     const struct bh_target_host *host;
     struct bh_dane dane;
     struct bh_tls_plan tls;
+    bool audited; /* the connector tries out a stricter demand */
+    struct bh_tls_plan audit;
     uint8_t digest[BH_TLS_DIGEST_LEN]; /* of the demand, where the host is used */
 };
 
@@ -63,10 +65,16 @@ struct dest_info {
         uint32_t changes;         /* how often the carrier changed: a way by the old one is stale */
     } failover;
     struct bh_sched_policy policy;
-    bool in_store;                 /* its record was read, or its mail was put while we looked */
-    struct probe *probe;           /* NULL: one of the scheduler's */
-    struct route *route;           /* as last found; NULL: none yet */
-    bool untrusted;                /* it waits for its resolver to pass the self-test */
+    bool in_store;       /* its record was read, or its mail was put while we looked */
+    struct probe *probe; /* NULL: one of the scheduler's */
+    struct route *route; /* as last found; NULL: none yet */
+    bool untrusted;      /* it waits for its resolver to pass the self-test */
+    bool unmet;          /* this round, a host could not meet the demand */
+    bool otherwise;      /* and one failed in another way */
+    bool unmet_ends;     /* end_outcome is a demand that is not met: `if-unmet bounce` */
+    bool end_now;        /* by unmet_outcome, at the next look for its hosts */
+    struct bh_outcome unmet_outcome;
+    char unmet_text[BH_OUTCOME_TEXT_MAX], unmet_host[NAME_MAX_OCTETS];
     struct bh_outcome end_outcome; /* what its messages end with (no such domain) */
     char end_text[BH_OUTCOME_TEXT_MAX];
     enum tls_step tls_step;
@@ -163,6 +171,8 @@ struct engine {
 
     int64_t clock_offset_ms; /* wall - monotonic, as last seen */
     bool expiry_suspended;
+    uint64_t exceptions_told_ms; /* monotonic */
+    int64_t exceptions_unix_ms;  /* as of when they were looked at */
     bool draining, drained;
     uint64_t delivered, deferred, bounced, received; /* since start, for status */
 };
@@ -222,6 +232,26 @@ BH_MUST_USE enum bh_status etls_fill_session(struct worker_session *s, const str
                                              const struct bh_sched_action *action);
 /** Has a session that is ready proven what the destination demands today of that host? */
 bool etls_session_serves(const struct worker_session *s, const struct dest_info *d);
+
+/* engine_exception.c */
+/** Say which exceptions end soon, or have ended. */
+void eexception_tell(struct engine *e);
+/** Look whether one has ended since; say so, and hold its connector. */
+void eexception_tick(struct engine *e);
+/** What connectors demand has changed (a new configuration, an exception that ended): every loaded
+ * destination goes by what is in force now, and sessions end after their transaction. */
+void engine_policy_changed(struct engine *e);
+
+/* engine_unmet.c */
+/** A session failed for it. */
+void eunmet_note(struct dest_info *d, const struct worker_session *s);
+/** Its round failed by their fault. Where every host failed to meet the demand, and its connector
+ * says `if-unmet bounce`, its mail ends now. */
+void eunmet_round_failed(struct engine *e, struct dest_info *d);
+/** No host of its route may be used, as this one says: does that end its mail? */
+bool eunmet_ends(struct engine *e, const struct dest_info *d, const struct host_plan *plan);
+/** A round begins. @return true: its mail ends instead, by end_outcome */
+bool eunmet_begin(struct dest_info *d);
 
 /* engine_trust.c */
 /** A resolver was made: note whether it is trusted, and what it is tested with.

@@ -252,7 +252,8 @@ static void end_item(struct engine *e, struct lease_item *item)
 {
     const struct dest_info *d = edest_get(e, item->key.destination);
     char got[TLS_SEEN_TEXT];
-    const struct judge_context ctx = context_of(e, item, got);
+    struct judge_context ctx = context_of(e, item, got);
+    ctx.unmet_ends = d->unmet_ends;
     if (judge_item_with(item, &d->end_outcome, &ctx) == BH_OK) {
         settle_add(e, item);
     } else {
@@ -531,6 +532,10 @@ void outgoing_on_closed(struct engine *e, struct worker_session *s)
     const enum bh_sched_fault fault =
         policy.fault == BH_FAULT_OURS ? BH_SCHED_OURS : BH_SCHED_THEIRS;
     const bool failed = s->failed && !again && !e->draining;
+    struct dest_info *d = failed ? edest_get(e, s->destination) : NULL;
+    if (d != NULL) {
+        eunmet_note(d, s);
+    }
     bh_sched_session_closed(e->sched, s->id, s->failures, s->failure_count, fault,
                             failed ? &s->outcome : NULL, engine_now(e));
     bh_map_remove(&e->sessions, &info->node);

@@ -63,6 +63,7 @@ static void put_tls(struct bh_json *json, const struct tls_seen *tls)
     put_text(json, "matched", tls->matched);
     put_text(json, "spki", tls_seen_spki(tls, spki));
     put_text(json, "tls_reason", tls->reason);
+    put_text(json, "audit_would_refuse", tls->audit);
 }
 
 static void tell_recipient(struct engine *e, const struct lease_item *item, size_t i)

@@ -30,8 +30,9 @@ struct tls_job {
         struct host_plan *plan;
         bool original; /* its own name is being asked for, after the end of its chain */
     } * asked;
-    uint32_t open; /* lookups, and 1 while they are being started */
-    bool dane;     /* wanted */
+    uint32_t open;    /* lookups, and 1 while they are being started */
+    bool dane;        /* wanted */
+    uint32_t changes; /* of the carrier, as it began */
     struct tls_job *next;
 };
 
@@ -88,21 +89,26 @@ static enum bh_status plan_hosts(struct engine *e, const struct dest_info *d,
     for (uint32_t i = 0; i < route->host_count && status == BH_OK; i++) {
         struct host_plan *plan = &route->hosts[i];
         const struct bh_target_host *host = plan->host;
-        const struct bh_tls_plan_input input = {
-            .configured = configured,
-            .exception = configured == &c->tls.exception_demand,
-            .domain = d->domain,
-            .host = {.name = host->name,
-                     .canonical = host->canonical,
-                     .literal = host->literal,
-                     .smarthost = c->route == BH_ROUTE_SMARTHOSTS,
-                     .mx_secure = host->mx_secure,
-                     .address_secure = host->address_secure,
-                     .incomplete = host->incomplete},
-            .dane = plan->dane};
+        struct bh_tls_plan_input input = {.configured = configured,
+                                          .exception = configured == &c->tls.exception_demand,
+                                          .domain = d->domain,
+                                          .host = {.name = host->name,
+                                                   .canonical = host->canonical,
+                                                   .literal = host->literal,
+                                                   .smarthost = c->route == BH_ROUTE_SMARTHOSTS,
+                                                   .mx_secure = host->mx_secure,
+                                                   .address_secure = host->address_secure,
+                                                   .incomplete = host->incomplete},
+                                          .dane = plan->dane};
         status = bh_tls_plan_make(&input, &route->arena, &plan->tls);
         if (status == BH_OK && plan->tls.verdict == BH_PLAN_USE) {
             status = bh_tls_demand_digest(&plan->tls.demand, plan->digest);
+        }
+        plan->audited = c->tls.audit;
+        if (status == BH_OK && plan->audited) {
+            input.configured = &c->tls.audit_demand;
+            input.exception = false;
+            status = bh_tls_plan_make(&input, &route->arena, &plan->audit);
         }
     }
     return status;
@@ -223,8 +229,8 @@ static void finish(struct tls_job *job)
     }
     if (d->forget) {
         edest_drop(e, d);
-    } else if (job->config != e->config) {
-        edest_resolve(e, job->id); /* a reload came in between */
+    } else if (job->config != e->config || job->changes != d->failover.changes) {
+        edest_resolve(e, job->id); /* a reload, or another carrier, came in between */
     } else if (plan_hosts(e, d, edest_connector(e, d), job->route) != BH_OK) {
         edest_route_failed(e, d, BH_HAPPENED_OUR_RESOURCE);
     } else {
@@ -398,9 +404,11 @@ static struct tls_job *make_job(struct engine *e, const struct dest_info *d,
         .id = d->id,
         .config = bh_config_ref(e->config),
         .slot = engine_resolver(e, c),
+        .changes = d->failover.changes,
         .route = route,
         .asked = asked,
-        .dane = wants_dane(bh_connector_tls_demand(c, engine_now(e).unix_ms, &lapsed))};
+        .dane = wants_dane(bh_connector_tls_demand(c, engine_now(e).unix_ms, &lapsed)) ||
+                (c->tls.audit && wants_dane(&c->tls.audit_demand))};
     return job;
 }
 
@@ -459,6 +467,12 @@ enum bh_status etls_fill_session(struct worker_session *s, const struct dest_inf
         host->route_proven = plan->tls.route_proven;
         memcpy(host->digest, plan->digest, sizeof(host->digest));
         if (bh_tls_demand_copy(&plan->tls.demand, &s->demands, &host->demand) != BH_OK) {
+            return BH_ENOMEM;
+        }
+        host->audited = plan->audited;
+        host->audit_refusal = plan->audit.verdict != BH_PLAN_USE ? plan->audit.reason : NULL;
+        if (host->audited && host->audit_refusal == NULL &&
+            bh_tls_demand_copy(&plan->audit.demand, &s->demands, &host->audit) != BH_OK) {
             return BH_ENOMEM;
         }
         s->addresses[s->address_count++] = action->addresses[i];

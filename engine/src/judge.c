@@ -144,6 +144,11 @@ static void judge_decided(const struct lease_item *item, const struct bh_outcome
         r->verdict = BH_VERDICT_BOUNCED;
         return;
     case BH_MEANS_TEMPORARY:
+        if (ctx->unmet_ends && policy.fault == BH_FAULT_THEIRS) {
+            r->charged = true;
+            r->verdict = BH_VERDICT_BOUNCED;
+            return;
+        }
         break;
     case BH_MEANS_UNCERTAIN:
         r->uncertain = true;
@@ -320,7 +325,8 @@ static void finish(struct lease_item *item, const struct judge_context *ctx,
     choose_said(item);
     item->returned = !touched;
     item->slow = remains->slow;
-    item->signal = ended               ? BH_SIGNAL_SUCCESS
+    item->signal = ctx->unmet_ends     ? BH_SIGNAL_NONE /* it says nothing good of the partner */
+                   : ended             ? BH_SIGNAL_SUCCESS
                    : remains->deferred ? BH_SIGNAL_DEFERRED
                                        : BH_SIGNAL_NONE;
     if (remains->any) {

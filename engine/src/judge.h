@@ -13,6 +13,7 @@ struct judge_context {
     uint64_t generation;
     uint32_t hosts;        /* how many the plan has */
     bool breaker_open;     /* refusals by policy are kept, uncharged */
+    bool unmet_ends;       /* a demand that their hosts don't meet ends mail: `if-unmet bounce` */
     bool expiry_suspended; /* the wall clock stepped and nobody has confirmed it */
     struct bh_slice route; /* for the decision record */
     struct bh_slice tls_wanted, tls_origin, tls_got, tls_reason;

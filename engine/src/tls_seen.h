@@ -4,6 +4,7 @@
 
 #include "bh/config.h"
 #include "bh/tls.h"
+#include "tls_audit.h"
 
 /** How the peer was known when mail went to it. The demand in force decides what counts: a session
  * that nobody demanded anything of is unauthenticated, whatever its certificate says. */
@@ -22,6 +23,8 @@ struct tls_seen {
     char reason[160];  /* why in clear, or what a stricter demand would have refused */
     bool has_spki;
     uint8_t spki[BH_PIN_LEN];
+    char audit[TLS_AUDIT_TEXT]; /* what the connector's audit mode would have refused; empty:
+                                   nothing */
 };
 
 #define TLS_SEEN_TEXT 384

@@ -91,6 +91,11 @@ void worker_note_ready(struct worker_session *s, const struct bh_delivery_ready 
     s->connect_ms = ready->connect_ms;
     s->tls_ms = ready->tls_ms;
     tls_seen_want(&s->seen, &host->demand, bh_slice_str(host->origin));
+    if (host->audited && host->audit_refusal != NULL) {
+        snprintf(s->seen.audit, sizeof(s->seen.audit), "%s", host->audit_refusal);
+    } else if (host->audited) {
+        (void)tls_audit(&host->audit, &host->demand, ready->tls, s->seen.audit);
+    }
     if (ready->tls != NULL) {
         tls_seen_inside(&s->seen, &host->demand, ready->tls);
     } else {
@@ -185,6 +190,33 @@ static void on_closed(void *ctx, struct bh_delivery *d, const struct bh_delivery
     worker_note_closed(ctx, d, closed);
 }
 
+/* The host could not, or would not, meet what it must prove: no fault of ours, no broken line. */
+static bool is_unmet(const struct worker_session *s, const struct bh_delivery_failure *f)
+{
+    const enum bh_happened happened = f->outcome.happened;
+    return f->target < s->address_count &&
+           bh_tls_demand_requires_tls(&s->hosts[f->target].demand) &&
+           (happened == BH_HAPPENED_TLS_NOT_OFFERED || happened == BH_HAPPENED_TLS_FAILED ||
+            happened == BH_HAPPENED_TLS_UNVERIFIED);
+}
+
+/* What was demanded, by whose word, and which check failed. */
+static void tell_unmet(struct worker_session *s, const struct bh_delivery_failure *last)
+{
+    const struct session_host *host = &s->hosts[last->target];
+    const struct bh_slice why = last->outcome.text.len > 0
+                                    ? last->outcome.text
+                                    : BH_LIT("the host does not offer STARTTLS");
+    struct bh_buf text = bh_buf(s->outcome_text, sizeof(s->outcome_text));
+    bh_buf_add_cut(&text, BH_LIT("tls "));
+    bh_buf_add_cut(&text, bh_slice_str(bh_tls_mode_name(host->demand.mode)));
+    bh_buf_add_cut(&text, BH_LIT(" is demanded ("));
+    bh_buf_add_cut(&text, bh_slice_str(host->origin));
+    bh_buf_add_cut(&text, BH_LIT("): "));
+    bh_buf_add_cut(&text, why);
+    s->outcome.text = bh_buf_slice(&text);
+}
+
 void worker_note_closed(struct worker_session *s, struct bh_delivery *d,
                         const struct bh_delivery_closed *closed)
 {
@@ -196,11 +228,16 @@ void worker_note_closed(struct worker_session *s, struct bh_delivery *d,
         keep_outcome(s, &closed->outcome);
     }
     s->failure_count = 0;
+    s->unmet = s->failed && !s->was_ready && closed->failures_count > 0;
     for (uint32_t i = 0; i < closed->failures_count; i++) {
+        s->unmet = s->unmet && is_unmet(s, &closed->failures[i]);
         if (closed->failures[i].target < s->address_count &&
             s->failure_count < BH_ROUND_ADDRESSES_MAX) {
             s->failures[s->failure_count++] = s->addresses[closed->failures[i].target];
         }
+    }
+    if (s->unmet) {
+        tell_unmet(s, &closed->failures[closed->failures_count - 1]);
     }
     if (s->failed && s->was_ready && s->failure_count < BH_ROUND_ADDRESSES_MAX) {
         s->failures[s->failure_count++] = s->addresses[s->target];

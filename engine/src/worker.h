@@ -18,6 +18,9 @@ struct session_host {
     struct bh_tls_demand demand;       /* effective; its own names and records are in the session */
     uint8_t digest[BH_TLS_DIGEST_LEN]; /* of the demand */
     char origin[160];                  /* what decided it, and why */
+    bool audited;                      /* a stricter demand is tried out beside it */
+    const char *audit_refusal;         /* why no host could meet that; static. NULL: `audit` says */
+    struct bh_tls_demand audit;        /* effective */
     bool route_proven;                 /* its name is authentic (RFC 8689 section 4.2.1) */
 };
 
@@ -55,6 +58,7 @@ struct worker_session {
     /* Told with `closed`. */
     bool failed; /* outcome says how */
     bool was_ready;
+    bool unmet; /* every address failed to meet its demand, and that alone */
     bool tls_trouble;
     struct bh_outcome outcome;
     char outcome_host[NAME_MAX_OCTETS];

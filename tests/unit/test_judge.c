@@ -307,6 +307,34 @@ static void requiretls_tries_another_host_unless_tls_is_off(void **unused)
     }
 }
 
+/* `if-unmet bounce` ends mail for a demand that their hosts don't meet, never for a fault of ours.
+ */
+static void unmet_demands_end(void **unused)
+{
+    (void)unused;
+    static const struct {
+        enum bh_happened happened;
+        bool ends;
+        enum bh_verdict verdict;
+    } cases[] = {
+        {BH_HAPPENED_TLS_UNVERIFIED, true, BH_VERDICT_BOUNCED},
+        {BH_HAPPENED_TLS_NOT_OFFERED, true, BH_VERDICT_BOUNCED},
+        {BH_HAPPENED_TLS_UNVERIFIED, false, BH_VERDICT_KEEP},
+        {BH_HAPPENED_OUR_SECRET, true, BH_VERDICT_KEEP},
+        {BH_HAPPENED_OUR_CONFIG, true, BH_VERDICT_KEEP},
+    };
+    for (size_t i = 0; i < BH_COUNT(cases); i++) {
+        struct fixture f;
+        set_up(&f, 1);
+        const struct bh_outcome outcome = {.stage = BH_STAGE_TLS, .happened = cases[i].happened};
+        f.ctx.unmet_ends = cases[i].ends;
+        assert_int_equal(judge_item_with(f.item, &outcome, &f.ctx), BH_OK);
+        assert_int_equal(f.item->settle.recipients[0].verdict, cases[i].verdict);
+        assert_int_not_equal(f.item->signal, BH_SIGNAL_SUCCESS);
+        tear_down(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -320,6 +348,7 @@ int main(void)
         cmocka_unit_test(reply_rules_come_first),
         cmocka_unit_test(leased_keys),
         cmocka_unit_test(leased_and_passed),
+        cmocka_unit_test(unmet_demands_end),
     };
     return cmocka_run_group_tests_name("judge", tests, NULL, NULL);
 }

@@ -47,6 +47,17 @@ static void put_route(struct bh_json *j, const struct bh_connector *c)
     view_str(j, "route", bh_buf_slice(&buf));
 }
 
+static void put_exception(struct bh_view *v, struct bh_json *j, const struct bh_exception *x)
+{
+    const int64_t left_ms = x->until_unix_ms - v->now_unix_ms;
+    bh_json_key(j, "exception");
+    bh_json_begin_object(j);
+    view_cstr(j, "state", left_ms <= 0 ? "ended" : left_ms <= 14 * BH_DAY_MS ? "ends" : "lasts");
+    view_time(j, "until_unix_ms", x->until_unix_ms);
+    view_str(j, "reason", x->reason);
+    bh_json_end_object(j);
+}
+
 static void put_connector_fields(struct bh_view *v, struct bh_json *j, const struct bh_connector *c)
 {
     view_str(j, "connector", c->name);
@@ -63,6 +74,9 @@ static void put_connector_fields(struct bh_view *v, struct bh_json *j, const str
     const struct bh_tls_demand *demand = bh_connector_tls_demand(c, v->now_unix_ms, &lapsed);
     view_cstr(j, "tls", bh_tls_mode_name(demand->mode));
     view_bool(j, "tls_required", bh_tls_demand_requires_tls(demand));
+    if (c->tls.exception.until_unix_ms != 0) {
+        put_exception(v, j, &c->tls.exception);
+    }
     view_str(j, "retry", c->retry.name);
     view_str(j, "file", c->file);
     view_u64(j, "line", c->line);

@@ -1,0 +1,17 @@
+/* tls_audit.h - what a stricter demand would have refused of a session that served (DESIGN 6): the
+ * audit mode of a connector, so that an operator can tighten without an outage. Pure. */
+#pragma once
+
+#include "bh/tls.h"
+
+#define TLS_AUDIT_TEXT 160
+
+/** Would this demand have refused the session?
+ *
+ * @param demand  effective
+ * @param met     the demand that the session met
+ * @param facts   NULL: it is in clear text
+ * @param text    receives why, or "not known: ..." where the facts do not tell; "" if it would not
+ * @return text */
+const char *tls_audit(const struct bh_tls_demand *demand, const struct bh_tls_demand *met,
+                      const struct bh_tls_facts *facts, char text[TLS_AUDIT_TEXT]);
