@@ -1,5 +1,6 @@
 #include "daemon.h"
 
+#include "bh/secrets.h"
 #include "bh/tls.h"
 
 #include <idn2.h>
@@ -12,7 +13,7 @@ static const uint32_t abilities =
     BH_CAN_TLS_VERIFY | BH_CAN_TLS_PIN | BH_CAN_TLS_DANE | BH_CAN_TLS_AUDIT | BH_CAN_TLS_EXCEPTION |
     BH_CAN_TLS_IF_UNMET | BH_CAN_TLS_CLIENT_CERT | BH_CAN_TLS_IMPLICIT | BH_CAN_TLS_CIPHERS |
     BH_CAN_LMTP | BH_CAN_RESOLVER | BH_CAN_RATES | BH_CAN_REPLY_RULES | BH_CAN_LISTEN_TLS |
-    BH_CAN_PROXY | BH_CAN_SYSTEMD | BH_CAN_FAILOVER;
+    BH_CAN_PROXY | BH_CAN_SYSTEMD | BH_CAN_FAILOVER | BH_CAN_AUTH;
 
 /* libidn2's STD3 flag deletes octets instead of refusing the name, so the result is checked here
  * (LIBRARIES, surprise 9). */
@@ -48,6 +49,27 @@ static bool to_ascii(void *ctx, struct bh_slice name, char out[256])
     return good;
 }
 
+/* A secret may come later, so it is no error; but say at once that mail will wait for it. */
+static void check_secret(const struct bh_connector *c, struct bh_config_errors *errors)
+{
+    const struct bh_slice path =
+        c->auth.mech == BH_AUTH_XOAUTH2 ? c->auth.token_file : c->auth.password_file;
+    char storage[256];
+    struct bh_buf reason = bh_buf(storage, sizeof(storage));
+    if (c->auth.mech == BH_AUTH_NONE || path.len == 0) {
+        return;
+    }
+    const enum bh_status status = bh_secret_check(path, &reason);
+    if (status == BH_ELIMIT) {
+        bh_config_errors_add(errors, BH_CONFIG_WARNING, c->file, c->line, 1, "%.*s",
+                             BH_FMT(bh_buf_slice(&reason)));
+    } else if (status != BH_OK) {
+        bh_config_errors_add(errors, BH_CONFIG_WARNING, c->file, c->line, 1,
+                             "%.*s; until it is readable the mail of connector %.*s waits",
+                             BH_FMT(bh_buf_slice(&reason)), BH_FMT(c->name));
+    }
+}
+
 enum bh_status daemon_load_config(const char *path, uint64_t generation,
                                   const struct bh_config **config, struct bh_config_errors *errors)
 {
@@ -66,6 +88,9 @@ enum bh_status daemon_load_config(const char *path, uint64_t generation,
     if (!bh_config_check_supported(parsed, abilities, errors)) {
         bh_config_unref(parsed);
         return BH_EINVAL;
+    }
+    for (size_t i = 0; i < parsed->connectors_count; i++) {
+        check_secret(&parsed->connectors[i], errors);
     }
     *config = parsed;
     return BH_OK;

@@ -54,6 +54,7 @@ void sched_policy_of(const struct bh_connector *connector, bool held,
         .messages_per_connection = limits->messages_per_connection,
         .connection_life_ms = clamp32(limits->connection_life_ms),
         .idle_ms = clamp32(limits->idle_ms),
+        .first_alone = connector->auth.mech != BH_AUTH_NONE,
         .active = !held && connector->state == BH_CONNECTOR_ACTIVE,
     };
     /* Without adaptation connections never shrink for what a partner does, only for what it says.

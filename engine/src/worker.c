@@ -194,7 +194,7 @@ static void on_closed(void *ctx, struct bh_delivery *d, const struct bh_delivery
 static bool is_unmet(const struct worker_session *s, const struct bh_delivery_failure *f)
 {
     const enum bh_happened happened = f->outcome.happened;
-    return f->target < s->address_count &&
+    return f->target < s->address_count && f->outcome.stage != BH_STAGE_AUTH &&
            bh_tls_demand_requires_tls(&s->hosts[f->target].demand) &&
            (happened == BH_HAPPENED_TLS_NOT_OFFERED || happened == BH_HAPPENED_TLS_FAILED ||
             happened == BH_HAPPENED_TLS_UNVERIFIED);
@@ -217,6 +217,20 @@ static void tell_unmet(struct worker_session *s, const struct bh_delivery_failur
     s->outcome.text = bh_buf_slice(&text);
 }
 
+/* Loud: somebody has to look at the credentials or the partner, and until then mail waits. Never
+ * with the secret, which nobody here knows. */
+static void log_auth_failed(const struct worker_session *s, const struct bh_delivery_closed *closed)
+{
+    char text[BH_LOG_QUOTE_MAX];
+    const struct bh_outcome *o = &closed->outcome;
+    const uint32_t mechanism = closed->facts != NULL ? closed->facts->mechanism : 0;
+    bh_log(BH_LOG_ERROR,
+           "evt=auth_failed connector=%.*s host=%.*s mechanism=%s happened=%s code=%u text=%s",
+           BH_FMT(s->connector->name), BH_FMT(o->host),
+           mechanism != 0 ? bh_sasl_name(mechanism) : "none", bh_happened_name(o->happened),
+           o->code, bh_log_quote(o->text, text));
+}
+
 void worker_note_closed(struct worker_session *s, struct bh_delivery *d,
                         const struct bh_delivery_closed *closed)
 {
@@ -226,6 +240,9 @@ void worker_note_closed(struct worker_session *s, struct bh_delivery *d,
     s->tls_trouble = closed->tls_trouble;
     if (s->failed) {
         keep_outcome(s, &closed->outcome);
+        if (closed->outcome.stage == BH_STAGE_AUTH) {
+            log_auth_failed(s, closed);
+        }
     }
     s->failure_count = 0;
     s->unmet = s->failed && !s->was_ready && closed->failures_count > 0;

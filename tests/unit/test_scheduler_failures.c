@@ -105,6 +105,57 @@ static void faults_of_ours_park(void **unused)
     bh_sched_destroy(r.s);
 }
 
+static const struct bh_outcome wrong_password = {.stage = BH_STAGE_AUTH,
+                                                 .happened = BH_HAPPENED_REPLY,
+                                                 .code = 535,
+                                                 .text = {"", 0},
+                                                 .host = {"", 0}};
+
+/* Where the next hop asks who we are, a wrong password is said once an interval: neither by several
+ * sessions, nor as a glitch, nor by each domain behind it. */
+static void one_wrong_password_an_interval(void **unused)
+{
+    (void)unused;
+    struct rig r = rig();
+    r.policy.first_alone = true;
+    start(&r, 1, 4, "a", 1);
+    expect(&r, BH_SCHED_OPEN, 1);
+    const uint32_t session = r.a.session;
+    nothing(&r); /* four messages, one session */
+    start(&r, 2, 4, "a", 1);
+    nothing(&r); /* another domain, the same next hop */
+    closed(&r, session, 1, BH_SCHED_OURS, &wrong_password);
+    unsigned parked = 0;
+    while (bh_sched_next(r.s, &r.a)) {
+        assert_true(r.a.kind == BH_SCHED_PARK || r.a.kind == BH_SCHED_DEMOTE);
+        if (r.a.kind == BH_SCHED_PARK) {
+            parked++;
+            assert_true(r.a.until_unix_ms >= r.now.unix_ms + 270000); /* no glitch of a minute */
+        }
+    }
+    assert_int_equal(parked, 2);
+    bh_sched_destroy(r.s);
+}
+
+static void first_session_ready_lets_the_others_come(void **unused)
+{
+    (void)unused;
+    struct rig r = rig();
+    r.policy.first_alone = true;
+    start(&r, 1, 40, "a", 1);
+    expect(&r, BH_SCHED_OPEN, 1);
+    const uint32_t session = r.a.session;
+    start(&r, 2, 1, "a", 1);
+    nothing(&r);
+    ready(&r, session, 1);
+    unsigned opened = 0;
+    while (bh_sched_next(r.s, &r.a)) {
+        opened += r.a.kind == BH_SCHED_OPEN ? 1 : 0;
+    }
+    assert_true(opened > 0);
+    bh_sched_destroy(r.s);
+}
+
 static void fresh_mail_is_moved_when_nothing_may_leave(void **unused)
 {
     (void)unused;
@@ -430,6 +481,8 @@ int main(void)
         cmocka_unit_test(glitches_then_stages),
         cmocka_unit_test(message_intervals_are_jittered),
         cmocka_unit_test(faults_of_ours_park),
+        cmocka_unit_test(one_wrong_password_an_interval),
+        cmocka_unit_test(first_session_ready_lets_the_others_come),
         cmocka_unit_test(fresh_mail_is_moved_when_nothing_may_leave),
         cmocka_unit_test(flush_lifts_no_hold),
         cmocka_unit_test(next_host_is_tried_in_the_same_round),

@@ -434,6 +434,12 @@ static void explain_row(struct output *out, const json_t *row)
     printf("  tls       %s%s\n", row_text(row, "tls"),
            row_flag(row, "tls_required") ? " (no delivery without)" : "");
     printf("  retry     %s\n", row_text(row, "retry")[0] != 0 ? row_text(row, "retry") : "its own");
+    if (json_object_get(row, "secret_readable") != NULL) {
+        printf("  secret    %s", row_flag(row, "secret_readable") ? "readable" : "not readable");
+        printf("%s", row_text(row, "secret_problem")[0] != 0 ? ": " : "");
+        put_safe(stdout, row_text(row, "secret_problem"));
+        printf("\n");
+    }
     put_settings(out, row, false);
 }
 

@@ -1,6 +1,7 @@
 /* `connectors` and `explain`: the configuration in force, and the queue's view of it. */
 #include <stdio.h>
 
+#include "bh/secrets.h"
 #include "view_private.h"
 
 static void put_names(struct bh_json *j, const char *key, const struct bh_names *names)
@@ -158,6 +159,22 @@ static enum bh_status put_queued(struct bh_view *v, struct bh_kv_txn *txn, struc
     return status == BH_ENOTFOUND ? BH_OK : status;
 }
 
+/* Could a session read the secret now? Never what it is. */
+static void put_secret(struct bh_json *j, const struct bh_auth *auth)
+{
+    const struct bh_slice path =
+        auth->mech == BH_AUTH_XOAUTH2 ? auth->token_file : auth->password_file;
+    char text[256];
+    struct bh_buf reason = bh_buf(text, sizeof(text));
+    if (auth->mech == BH_AUTH_NONE || path.len == 0) {
+        return;
+    }
+    view_bool(j, "secret_readable", bh_secret_check(path, &reason) != BH_EIO);
+    if (reason.len > 0) {
+        view_str(j, "secret_problem", bh_buf_slice(&reason));
+    }
+}
+
 enum bh_status view_explain_step(struct bh_view *v, struct bh_kv_txn *txn)
 {
     char storage[BH_DOMAIN_MAX];
@@ -189,6 +206,7 @@ enum bh_status view_explain_step(struct bh_view *v, struct bh_kv_txn *txn)
     if (match.instead_of != NULL) {
         view_str(&j, "instead_of", match.instead_of->name);
     }
+    put_secret(&j, &match.connector->auth);
     bh_json_key(&j, "settings");
     bh_connector_describe(v->config, match.connector, &j);
     view_row_end(v, &j);

@@ -169,6 +169,9 @@ void dest_failed(struct bh_sched *s, struct dest *d, enum bh_sched_fault fault,
     if (!dest_may_run(s, d)) {
         return; /* what was still under way when it stopped says nothing new */
     }
+    if (fault == BH_SCHED_OURS && outcome != NULL && outcome->stage == BH_STAGE_AUTH) {
+        d->glitches = d->policy.retry.glitches; /* a wrong password is no glitch */
+    }
     struct bh_sched_action *action =
         sched_emit(s, fault == BH_SCHED_OURS ? BH_SCHED_PARK : BH_SCHED_BACKOFF, d->id);
     set_backoff(
@@ -191,6 +194,15 @@ void dest_failed(struct bh_sched *s, struct dest *d, enum bh_sched_fault fault,
         }
     }
     item_drop_window(s, d);
+}
+
+void dest_wait_too(struct bh_sched *s, struct dest *d, const struct dest *other)
+{
+    if (d->parked && d->by_site && d->backoff_until_mono_ms > s->now.mono_ms &&
+        d->backoff_until_mono_ms < other->backoff_until_mono_ms) {
+        set_backoff(s, d, other->backoff_until_unix_ms);
+        arm_timer(s, d);
+    }
 }
 
 /* Events */

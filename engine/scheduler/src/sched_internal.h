@@ -215,6 +215,9 @@ struct dest *dest_find(const struct bh_sched *s, uint32_t id);
 bool dest_may_run(const struct bh_sched *s, const struct dest *d);
 /** Look at a destination again after anything changed; may free it. */
 void dest_step(struct bh_sched *s, struct dest *d);
+/** What parked d has just parked the other one anew: d waits as long. The store is not told: after
+ * a restart it is tried at its own time. */
+void dest_wait_too(struct bh_sched *s, struct dest *d, const struct dest *other);
 /** It backs off or parks; nothing happens if it may not run anyway. */
 void dest_failed(struct bh_sched *s, struct dest *d, enum bh_sched_fault fault,
                  const struct bh_outcome *outcome, bool by_site);

@@ -199,6 +199,10 @@ static bool may_open(struct bh_sched *s, struct dest *d, bool proven)
         d->limited = BH_LIMITED_BY_DESTINATION;
         return false;
     }
+    if (d->policy.first_alone && d->site->ready_count == 0 && d->site->session_count > 0) {
+        d->limited = BH_LIMITED_BY_DESTINATION;
+        return false;
+    }
     if (rate_allows(s, d, d->opening + 1, &next_us) <= d->opening) {
         wait_for_rate(s, d, next_us); /* a session without work would only stand idle */
         return false;

@@ -386,6 +386,10 @@ static void round_failed(struct bh_sched *s, struct site *site, struct dest *ope
     site->round_failures = 0;
     if (opener != NULL && opener->site == site) {
         dest_failed(s, opener, fault, outcome, true);
+        const bool together = fault == BH_SCHED_OURS && opener->policy.first_alone;
+        for (struct dest *d = site->dests; d != NULL && together; d = d->site_next) {
+            dest_wait_too(s, d, opener); /* one wrong password an interval, not one a domain */
+        }
     }
     while (site->turn_first != NULL) {
         struct dest *d = site->turn_first;

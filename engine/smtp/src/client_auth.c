@@ -22,7 +22,7 @@ static const struct {
     {BH_SASL_LOGIN, "LOGIN"},
 };
 
-static const char *name_of(uint32_t mechanism)
+const char *bh_sasl_name(uint32_t mechanism)
 {
     for (size_t i = 0; i < BH_COUNT(mechanisms); i++) {
         if (mechanisms[i].bit == mechanism) {
@@ -52,6 +52,7 @@ void bh_client_start_auth(struct bh_client *c)
                                                : "AUTH is not offered");
         return;
     }
+    c->facts.mechanism = c->sasl_mechanism;
     c->sasl = BH_SASL_STEP_WANT;
 }
 
@@ -176,7 +177,7 @@ static void put_response(struct bh_client *c, struct bh_buf *out)
 static void put_command(struct bh_client *c, struct bh_buf *out)
 {
     bh_buf_put(out, BH_LIT("AUTH "));
-    bh_buf_put(out, bh_slice_str(name_of(c->sasl_mechanism)));
+    bh_buf_put(out, bh_slice_str(bh_sasl_name(c->sasl_mechanism)));
     const bool fits = out->len + 3 + c->sasl_response.len <= BH_CLIENT_AUTH_LINE_MAX;
     if (c->sasl_response.len > 0 && fits) {
         bh_buf_put_char(out, ' ');

@@ -1,6 +1,10 @@
 """A remote mail server that behaves as a test wants: it records what it is given, and answers,
 stalls or breaks the connection at any step it is told to."""
+import base64
 import dataclasses
+import hashlib
+import hmac
+import os
 import re
 import socket
 import ssl
@@ -11,6 +15,7 @@ from .waiting import Changing
 
 DROP = object()  # close the connection here, as a crash would
 HANG = object()  # say nothing more until the partner is stopped
+MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "XOAUTH2")
 EXTENSIONS = ("PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "SIZE 50000000")
 
 
@@ -24,6 +29,7 @@ class Message:
     connection: int
     hello: str
     client: str  # common name of the client's certificate
+    user: str = ""  # as authenticated
 
     @property
     def addresses(self):
@@ -53,14 +59,22 @@ class _Rule:
 class Partner(Changing):
     """`with Partner() as p:` listens at p.address, a (host, port) pair.
 
-    Stages for on(): connect, ehlo, helo, lhlo, starttls, mail, rcpt, data, body (after the 354, when
+    With users={name: password} only who authenticates may send. AUTH is offered inside TLS, with
+    auth_in_clear=True always, by the given mechanisms.
+
+    Stages for on(): connect, ehlo, helo, lhlo, starttls, auth (the verdict), mail, rcpt, data, body (after the 354, when
     content starts to arrive), dot, bdat, rset, noop, quit. With lmtp=True a dot rule sees each
     recipient."""
 
     def __init__(self, host="127.0.0.1", port=0, certificate=None, implicit_tls=False, lmtp=False,
                  extensions=EXTENSIONS, name="partner.test", max_tls=None, min_tls=None,
-                 client_ca=None):  # fmt: skip
+                 client_ca=None, users=None, mechanisms=MECHANISMS, auth_in_clear=False,
+                 scram_rounds=4096):  # fmt: skip
         super().__init__()
+        self.users, self.mechanisms, self.auth_in_clear = users, mechanisms, auth_in_clear
+        self.scram_rounds = scram_rounds
+        self.scram_lies = False  # the server's signature is wrong
+        self.logins = []  # (mechanism, user, verdict) in order
         self.host, self.port, self.name, self.lmtp = host, port, name, lmtp
         self.extensions = list(extensions)
         self.implicit_tls = implicit_tls
@@ -189,6 +203,10 @@ class Partner(Changing):
             self.changed.notify_all()
 
 
+class _Cancelled(Exception):
+    """The client has said "*"."""
+
+
 class _End(Exception):
     """The session is over."""
 
@@ -200,6 +218,7 @@ class _Session:
         self.tls = ""
         self.hello = ""
         self.client = ""
+        self.user = ""
         self.reset()
 
     def reset(self):
@@ -296,6 +315,8 @@ class _Session:
         words = [self.partner.name] + list(self.partner.extensions)
         if self.partner.context and not self.tls:
             words.append("STARTTLS")
+        if self.partner.users and (self.tls or self.partner.auth_in_clear):
+            words.append("AUTH " + " ".join(self.partner.mechanisms))
         lines = [("250 " if i + 1 == len(words) else "250-") + w for i, w in enumerate(words)]
         self.answer(verb, argument, "\r\n".join(lines))
 
@@ -313,9 +334,90 @@ class _Session:
             self.start_tls()
             self.reset()
 
+    # -- AUTH
+
+    def on_auth(self, argument):
+        name, _, initial = argument.partition(" ")
+        if name not in self.partner.mechanisms:
+            self.act("504 5.5.4 no such mechanism")
+            return
+        exchange = getattr(self, "auth_" + name.lower().replace("-", "_"))
+        try:
+            user = exchange(base64.b64decode(initial, validate=True) if initial else None)
+        except _Cancelled:
+            self.verdict(name, "", "501 5.7.0 cancelled")
+            return
+        good = "235 2.7.0 good" if user in self.partner.users else "535 5.7.8 bad credentials"
+        if self.verdict(name, user or "", self.partner.decide("auth", user or "", good)):
+            self.user = user
+
+    def verdict(self, name, user, reply):
+        with self.partner.changed:
+            self.partner.logins.append((name, user, reply if isinstance(reply, str) else ""))
+            self.partner.changed.notify_all()
+        return self.act(reply)
+
+    def ask(self, challenge):
+        self.act("334 " + base64.b64encode(challenge).decode())
+        line = self.line()
+        if line == "*":
+            raise _Cancelled
+        return base64.b64decode(line, validate=True)
+
+    def check(self, user, password):
+        user, password = user.decode(), password.decode()
+        return user if self.partner.users.get(user) == password else None
+
+    def auth_plain(self, initial):
+        _, user, password = (initial if initial is not None else self.ask(b"")).split(b"\0")
+        return self.check(user, password)
+
+    def auth_login(self, initial):
+        user = initial if initial is not None else self.ask(b"Username:")
+        return self.check(user, self.ask(b"Password:"))
+
+    def auth_cram_md5(self, initial):
+        challenge = b"<1896.697170952@partner.test>"
+        user, digest = self.ask(challenge).decode().split(" ")
+        password = self.partner.users.get(user, "").encode()
+        return user if hmac.new(password, challenge, "md5").hexdigest() == digest else None
+
+    def auth_xoauth2(self, initial):
+        fields = (initial if initial is not None else self.ask(b"")).split(b"\1")
+        user = self.check(fields[0].removeprefix(b"user="),
+                          fields[1].removeprefix(b"auth=Bearer "))  # fmt: skip
+        if user is None:
+            assert self.ask(b'{"status":"401"}') == b""
+        return user
+
+    def auth_scram_sha_256(self, initial):
+        bare = (initial if initial is not None else self.ask(b"")).removeprefix(b"n,,")
+        user, nonce = (part[2:] for part in bare.split(b","))
+        user = user.decode().replace("=2C", ",").replace("=3D", "=")
+        salt, nonce = os.urandom(16), nonce + base64.b64encode(os.urandom(12))
+        rounds = self.partner.scram_rounds
+        first = b"r=%s,s=%s,i=%d" % (nonce, base64.b64encode(salt), rounds)
+        final, _, proof = self.ask(first).rpartition(b",p=")
+        assert final == b"c=biws,r=" + nonce, final
+        password = self.partner.users.get(user, "").encode()
+        salted = hashlib.pbkdf2_hmac("sha256", password, salt, rounds)
+        client = hmac.digest(salted, b"Client Key", "sha256")
+        server = hmac.digest(salted, b"Server Key", "sha256")
+        text = b",".join((bare, first, final))
+        signature = hmac.digest(hashlib.sha256(client).digest(), text, "sha256")
+        if bytes(a ^ b for a, b in zip(client, signature)) != base64.b64decode(proof):
+            return None
+        signed = hmac.digest(server, text, "sha256")
+        if self.partner.scram_lies:
+            signed = bytes(32)
+        assert self.ask(b"v=" + base64.b64encode(signed)) == b""
+        return user
+
     def on_mail(self, argument):
         path, _, parameters = argument.partition(" ")
-        if self.answer("mail", argument, "250 2.1.0 sender ok"):
+        allowed = self.user or not self.partner.users
+        otherwise = "250 2.1.0 sender ok" if allowed else "530 5.7.0 authenticate first"
+        if self.answer("mail", argument, otherwise):
             self.reset()
             self.sender, self.sender_parameters = path.strip("<>"), parameters
 
@@ -365,7 +467,7 @@ class _Session:
 
     def finish(self, content):
         message = Message(self.sender, self.sender_parameters, list(self.recipients), content,
-                          self.tls, self.number, self.hello, self.client)  # fmt: skip
+                          self.tls, self.number, self.hello, self.client, self.user)  # fmt: skip
         self.reset()
         self.partner.record(self.number, "dot", message.sender)
         replies = []

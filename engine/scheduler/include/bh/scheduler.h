@@ -61,7 +61,9 @@ struct bh_sched_policy {
     uint32_t breaker_share;     /* ... if they are this percentage of those answered */
     uint64_t breaker_window_ms; /* ... within this time */
     uint64_t breaker_hold_ms;
-    bool active; /* false: connector held or disabled; nothing leaves */
+    bool first_alone; /* the next hop asks who we are: while no session of a site is ready, one is
+                         opened at a time, since several wrong passwords at once lock accounts */
+    bool active;      /* false: connector held or disabled; nothing leaves */
     struct bh_retry_policy retry;
 };
 

@@ -153,6 +153,7 @@ struct bh_client_facts {
     bool tls;
     bool esmtp;              /* EHLO or LHLO was accepted */
     bool starttls_offered;   /* in clear */
+    uint32_t mechanism;      /* of AUTH that was chosen, a BH_SASL_ bit; 0: none */
     uint32_t authenticated;  /* by this mechanism, a BH_SASL_ bit; 0: not */
     bool tls_trouble;        /* STARTTLS was refused, or the handshake failed */
     bool sync_trouble;       /* it took pipelining for a fault, though it offered it */
@@ -311,6 +312,9 @@ bool bh_client_next(struct bh_client *c, struct bh_buf *out, struct bh_client_ac
 /** When TIMEOUT is due; UINT64_MAX: never. */
 uint64_t bh_client_deadline_ms(const struct bh_client *c);
 const struct bh_client_facts *bh_client_facts(const struct bh_client *c);
+
+/** "SCRAM-SHA-256" ..., "" for no single BH_SASL_ bit; static storage. */
+const char *bh_sasl_name(uint32_t mechanism);
 
 /** Is this text nothing but whole lines of EHLO, HELO, LHLO, STARTTLS, NOOP, RSET or QUIT? Those
  * alone may go to a peer that has no clearance. The one function that writes to sockets asks. */
