@@ -75,6 +75,7 @@ const char bh_schema_builtin[] =
     "  }\n"
     "  pipelining yes; chunking yes; smtputf8 yes; 8bitmime yes; dsn-extension yes\n"
     "  speculative no; helo-only no; uncertain retry\n"
+    "  window always\n"
     "  breaker on { refusals 20; share 80%; window 10m; hold 1h }\n"
     "  dsn { content-max 50K; delay yes; success yes }\n" /* 3.5, as Postfix */
     "}\n"

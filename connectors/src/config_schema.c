@@ -369,6 +369,8 @@ static const struct bh_setting connector_rows[] = {
     OWN("on", C(replies), reply_rules, BH_REPEATS,
         "reply 450, 4xx, 4.7.1 or /text/ -> defer, hold, bounce or slow"),
     PICK("uncertain", C(uncertain), uncertains, 0),
+    OWN("window", C(windows), windows, 0,
+        "always, or days and hours such as `mon-fri 08:00-18:00 sat 09:00-12:00 Europe/Berlin`"),
     NEST("breaker", C(breaker), &breaker_block, 0),
     NEST("dsn", C(dsn), &dsn_block, 0),
     NEST("resolver", C(resolver), &bh_schema_resolver, 0),

@@ -17,6 +17,7 @@ BH_SPECIAL(audit);       /* struct bh_tls_policy: audit and the mode of audit_de
 BH_SPECIAL(retry);       /* struct bh_retry: a name or a block */
 BH_SPECIAL(glitch);      /* struct bh_retry: glitch_count and glitch_ms */
 BH_SPECIAL(reply_rules); /* struct bh_reply_rules */
+BH_SPECIAL(windows);     /* struct bh_windows */
 BH_SPECIAL(relay_from);  /* struct bh_listen_config: relay_from and relay_local */
 
 /** Mode names, for `tls`, `audit` and exceptions. */

@@ -336,6 +336,7 @@ static void on_wake_timer(uv_timer_t *timer)
         etrust_tick(e);
         eexception_tick(e);
         efail_tick(e);
+        edest_watch_windows(e);
     }
     if (e->options.alive != NULL) {
         e->options.alive(e->options.ctx);
@@ -489,6 +490,7 @@ enum bh_status engine_create(const struct engine_options *options, struct engine
     }
     e->options = *options;
     e->config = config_cell_get(options->cell);
+    e->windows_unix_ms = INT64_MAX;
     bh_rng_seed(&e->rng, seed);
     const struct bh_sched_params params = {.sessions_max = e->config->engine.connections,
                                            .lease_bytes_max = LEASE_BYTES_TOTAL,

@@ -46,9 +46,48 @@ void edest_set_policy(struct engine *e, struct dest_info *d)
     } else {
         (void)bh_connector_tls_demand(connector, engine_now(e).unix_ms, &lapsed);
     }
-    sched_policy_of(connector, lapsed, &d->policy);
+    /* Outside its windows nothing leaves; engine_windows tells the scheduler when that changes. */
+    const int64_t now = engine_now(e).unix_ms;
+    const bool closed = !bh_windows_open(&connector->windows, now);
+    sched_policy_of(connector, lapsed || closed, &d->policy);
+    if (connector->windows.count > 0) {
+        const int64_t change = bh_windows_change(&connector->windows, now);
+        e->windows_unix_ms = change < e->windows_unix_ms ? change : e->windows_unix_ms;
+    }
     if (edest_connector(e, d) == NULL) {
         d->policy.active = true;
+    }
+}
+
+void edest_watch_windows(struct engine *e)
+{
+    const int64_t now = engine_now(e).unix_ms;
+    if (e->windows_unix_ms > now && e->windows_seen_unix_ms <= now) {
+        e->windows_seen_unix_ms = now;
+        return;
+    }
+    /* A window opens or closes, or the clock went back. */
+    e->windows_unix_ms = INT64_MAX;
+    e->windows_seen_unix_ms = now;
+    for (uint32_t id = bh_sched_next_dest(e->sched, 0), next = 0; id != 0; id = next) {
+        struct dest_info *d = edest_get(e, id);
+        struct bh_sched_dest_info info;
+        next = bh_sched_next_dest(e->sched, id); /* this one may leave memory below */
+        const struct bh_connector *c = d != NULL ? edest_connector(e, d) : NULL;
+        if (c == NULL || c->windows.count == 0 || !bh_sched_info(e->sched, id, &info)) {
+            continue;
+        }
+        const bool was_active = d->policy.active;
+        edest_set_policy(e, d);
+        const struct bh_sched_dest_state state = {
+            .policy = &d->policy, .held = info.held, .parked = info.parked, .has_entries = true};
+        if (was_active != d->policy.active) {
+            bh_log(BH_LOG_INFO, "evt=window domain=%.*s connector=%.*s state=%s", BH_FMT(d->domain),
+                   BH_FMT(c->name), d->policy.active ? "open" : "closed");
+            if (bh_sched_load(e->sched, id, &state, engine_now(e)) != BH_OK) {
+                e->windows_unix_ms = now; /* once more with the next tick */
+            }
+        }
     }
 }
 

@@ -160,8 +160,10 @@ struct engine {
     uint64_t pending;              /* other tasks whose answer is a letter */
     uint64_t leases;               /* not yet freed */
 
-    uint32_t carried;     /* destinations that an alternate carries */
-    struct probe *probes; /* under way */
+    int64_t windows_unix_ms;      /* when the next delivery window opens or closes */
+    int64_t windows_seen_unix_ms; /* when that was last looked at */
+    uint32_t carried;             /* destinations that an alternate carries */
+    struct probe *probes;         /* under way */
     uint32_t probe_count;
 
     bool scanning_wake;
@@ -194,6 +196,8 @@ struct dest_info *edest_learn(struct engine *e, uint32_t id, struct bh_slice dom
 void edest_drop(struct engine *e, struct dest_info *d);
 const struct bh_connector *edest_connector(const struct engine *e, const struct dest_info *d);
 void edest_set_policy(struct engine *e, struct dest_info *d);
+/** Delivery windows that opened or closed since the last look. */
+void edest_watch_windows(struct engine *e);
 void edest_resolve(struct engine *e, uint32_t id);
 void edest_on_put(struct engine *e, struct put_note *note);
 void edest_on_found(struct engine *e, struct bh_letter *letter);

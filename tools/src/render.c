@@ -45,11 +45,14 @@ static void last_text(const struct output *out, const json_t *row, char text[LIN
     const char *carrier = row_text(row, "carrier");
     char outcome[LINE / 2];
     outcome_text(json_object_get(row, "last"), outcome, sizeof(outcome));
-    (void)out;
     if (row_text(row, "park_reason")[0] != 0) {
         snprintf(text, LINE, "parked: %s", row_text(row, "park_reason"));
     } else if (strcmp(row_text(row, "state"), "held") == 0) {
         snprintf(text, LINE, "held: %s", row_text(row, "hold_reason"));
+    } else if (row_number(row, "window_opens_unix_ms") != 0) {
+        char at[TEXT_TIME];
+        snprintf(text, LINE, "window opens %s",
+                 text_time(row_number(row, "window_opens_unix_ms"), out->now_unix_ms, at));
     } else if (carrier[0] != 0) {
         snprintf(text, LINE, "carried by %s   %s%s%s", carrier, outcome,
                  limit[0] != 0 ? "   limited by: " : "", limit);

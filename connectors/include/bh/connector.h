@@ -4,6 +4,7 @@
 
 #include "bh/ip.h"
 #include "bh/tls_demand.h"
+#include "bh/window.h"
 
 struct bh_config_node; /* private: the parsed statement, for explain and diff */
 
@@ -220,6 +221,7 @@ struct bh_connector {
     struct bh_reply_rules replies;
     enum bh_uncertain uncertain;
     struct bh_breaker breaker;
+    struct bh_windows windows; /* when its mail may go */
     struct bh_dsn_policy dsn;
     struct bh_resolver_policy resolver;
 };

@@ -109,6 +109,16 @@ static int64_t oldest_of(const struct bh_destination *d, const struct fresh_coun
     return oldest;
 }
 
+/* When its connector's delivery window opens; 0: it is open. */
+static int64_t window_opens(const struct bh_view *v, const struct bh_destination *d)
+{
+    const struct bh_connector *c =
+        v->config != NULL ? bh_config_connector(v->config, d->connector) : NULL;
+    return c == NULL || bh_windows_open(&c->windows, v->now_unix_ms)
+               ? 0
+               : bh_windows_change(&c->windows, v->now_unix_ms);
+}
+
 const char *view_destination_state(const struct bh_view *v, const struct bh_destination *d,
                                    const struct fresh_count *fresh)
 {
@@ -120,6 +130,9 @@ const char *view_destination_state(const struct bh_view *v, const struct bh_dest
     }
     if (d->backoff_stage > 0 && d->next_event_unix_ms > v->now_unix_ms) {
         return "backoff";
+    }
+    if (entries_of(d, fresh) > 0 && window_opens(v, d) != 0) {
+        return "window";
     }
     return entries_of(d, fresh) > 0 ? "active" : "idle";
 }
@@ -202,6 +215,7 @@ void view_put_destination(struct bh_view *v, const struct bh_destination *d)
     view_u64(&j, "backoff_stage", d->backoff_stage);
     view_u64(&j, "glitches", d->glitches);
     put_stop(&j, d);
+    view_time(&j, "window_opens_unix_ms", entries_of(d, fresh) > 0 ? window_opens(v, d) : 0);
     if (d->tried) {
         view_outcome(&j, "last", &d->last);
         view_time(&j, "last_unix_ms", d->last_unix_ms);
