@@ -127,6 +127,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     const struct bh_slice name = BH_LIT("mx.example");
+    connection++;
     const struct bh_tlsa tlsa = {.usage = 3,
                                  .selector = data[1] >> 4,
                                  .matching = data[1] & 15,
@@ -143,7 +144,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct bh_tls_client_params params = {.demand = &demand,
                                                 .host = name,
                                                 .port = 25,
-                                                .connection = ++connection,
+                                                .connection = connection,
                                                 .generation = 1,
                                                 .small_hello = (data[0] & 16) != 0};
     char text[128];
