@@ -297,6 +297,13 @@ static void on_reply(struct bh_client *c, const struct bh_reply *reply)
 
 /* Octets behind the 220 to STARTTLS came from somebody who is not inside TLS: to read them later as
  * if they had been would be reading what an attacker wrote. */
+/* Between STARTTLS and the end of the handshake: a peer that goes away or falls silent here has
+ * trouble with TLS. */
+static bool at_tls(const struct bh_client *c)
+{
+    return c->phase == BH_CLIENT_PHASE_STARTTLS || c->phase == BH_CLIENT_PHASE_TLS;
+}
+
 static void injected(struct bh_client *c)
 {
     c->facts.tls_trouble = true;
@@ -345,7 +352,7 @@ static void on_timeout(struct bh_client *c)
     if (c->now.mono_ms < bh_client_deadline_ms(c)) {
         return; /* a timer that rang early, or before the last octets came in */
     }
-    c->facts.tls_trouble = c->facts.tls_trouble || c->phase == BH_CLIENT_PHASE_TLS;
+    c->facts.tls_trouble = c->facts.tls_trouble || at_tls(c);
     if (c->phase == BH_CLIENT_PHASE_AUTH && c->sasl >= BH_SASL_STEP_CANCEL) {
         bh_client_end_cancelled(c);
         return;
@@ -373,7 +380,7 @@ void bh_client_on_event(struct bh_client *c, enum bh_client_event event, struct 
         break;
     case BH_CLIENT_LOST:
         c->may_quit = false;
-        c->facts.tls_trouble = c->facts.tls_trouble || c->phase == BH_CLIENT_PHASE_TLS;
+        c->facts.tls_trouble = c->facts.tls_trouble || at_tls(c);
         if (c->phase == BH_CLIENT_PHASE_AUTH && c->sasl >= BH_SASL_STEP_CANCEL) {
             bh_client_end_cancelled(c); /* what made us cancel says more */
         } else {
@@ -428,7 +435,8 @@ void bh_client_on_failed(struct bh_client *c, const struct bh_outcome *outcome, 
     if (c->phase >= BH_CLIENT_PHASE_ENDING) {
         return;
     }
-    c->facts.tls_trouble = c->facts.tls_trouble || c->phase == BH_CLIENT_PHASE_TLS;
+    /* With TLS 1.3 a peer may refuse us when our side of the handshake is done. */
+    c->facts.tls_trouble = c->facts.tls_trouble || at_tls(c) || outcome->stage == BH_STAGE_TLS;
     c->may_quit = c->may_quit && c->phase != BH_CLIENT_PHASE_TLS;
     struct bh_outcome copy = *outcome;
     struct bh_buf text = bh_buf(c->outcome_text, sizeof(c->outcome_text));

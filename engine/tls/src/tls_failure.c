@@ -54,7 +54,9 @@ static void explain_alert(struct bh_tls *tls, int alert)
         bh_tls_set_error(tls, "the peer ended the handshake");
     }
     bh_tls_add_error(tls, ": alert ");
-    bh_tls_add_error(tls, SSL_alert_desc_string_long(alert));
+    bh_tls_add_error(tls, alert == TLS13_AD_CERTIFICATE_REQUIRED
+                              ? "certificate required" /* OpenSSL 3.0 has no name for it */
+                              : SSL_alert_desc_string_long(alert));
 }
 
 static void explain_ours(struct bh_tls *tls, int reason, const char *otherwise)
