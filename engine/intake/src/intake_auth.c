@@ -49,6 +49,9 @@ static void on_judged(uv_work_t *work, int status)
         job->verdict = BH_SERVER_AUTH_FAILED;
     }
     tell(s, job);
+    if (job->verdict == BH_SERVER_AUTH_DENIED) {
+        shared_auth_refused(s->intake->params.shared, &s->client, intake_now().mono_ms);
+    }
     const struct bh_slice text = job->verdict == BH_SERVER_AUTH_GRANTED
                                      ? bh_auth_exchange_user(&job->exchange)
                                      : bh_slice(job->challenge, job->challenge_len);

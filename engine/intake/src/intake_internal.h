@@ -22,6 +22,8 @@
 #define LINGER_TIMEOUT_MS 2000    /* after the last reply */
 #define FULL_CHECK_MS 1000        /* between two looks for space in a full store */
 #define FILES_CHECK_MS 5000       /* between two looks at certificates and password files */
+#define AUTH_DELAY_MS 1000        /* before the first refusal of AUTH is told */
+#define AUTH_REFUSALS_MS 3600000  /* for how long a client's refusals count */
 #define AUTH_JOBS_MAX 64          /* responses being judged at a time, of all workers */
 #define SPARE_BUFFERS_MAX 64
 #define CONTENT_MAX_DEFAULT ((size_t)64 << 20)
@@ -291,3 +293,10 @@ struct bh_auth_source *shared_auth_source(struct bh_intake_shared *shared, struc
 /** Count one more AUTH being judged. @return false: there are AUTH_JOBS_MAX */
 bool shared_auth_enter(struct bh_intake_shared *shared);
 void shared_auth_leave(struct bh_intake_shared *shared);
+/** This client (of IPv6: its /64) was refused; it is remembered across sessions. */
+void shared_auth_refused(struct bh_intake_shared *shared, const struct bh_ip *client,
+                         uint64_t mono_ms);
+/** How long the next refusal of this client is to wait: twice as long for each in the last hour.
+ * @return ms, at least AUTH_DELAY_MS, at most BH_SERVER_AUTH_DELAY_MAX */
+uint64_t shared_auth_delay(struct bh_intake_shared *shared, const struct bh_ip *client,
+                           uint64_t mono_ms);

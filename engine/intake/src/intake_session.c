@@ -281,6 +281,8 @@ static bool may_relay(const struct session *s)
 static void start_smtp(struct session *s)
 {
     s->stage = STAGE_SMTP;
+    s->options.limits.auth_delay_ms =
+        shared_auth_delay(s->intake->params.shared, &s->client, intake_now().mono_ms);
     bh_server_init(&s->server, &s->options, may_relay(s), s->tls != NULL);
     s->server_ready = true;
     bh_server_set_gate(&s->server, intake_gate(s->intake));

@@ -3,6 +3,16 @@
 
 #include "intake_internal.h"
 
+#define REFUSALS_SLOTS 1024
+
+/* Refused AUTH of one client. Each client has one slot, which it may share: the last one to be
+ * refused has it, so that the table stays as small as this whoever comes. */
+struct refusals {
+    struct bh_ip client;
+    uint32_t count;
+    uint64_t last_ms;
+};
+
 /* One lock, held for a hash lookup at the start and at the end of each session. The table is
  * bounded by the sessions themselves. */
 struct bh_intake_shared {
@@ -12,6 +22,7 @@ struct bh_intake_shared {
     pthread_mutex_t sources_lock; /* held while a file is read for the first time */
     struct source *sources;
     atomic_uint auth_jobs;
+    struct refusals refusals[REFUSALS_SLOTS]; /* under `lock` */
 };
 
 /* A password file, for as long as the process lives. */
@@ -99,6 +110,50 @@ bool shared_auth_enter(struct bh_intake_shared *shared)
 void shared_auth_leave(struct bh_intake_shared *shared)
 {
     atomic_fetch_sub(&shared->auth_jobs, 1);
+}
+
+/* Of IPv6 the network: whoever has one has all its addresses. */
+static struct bh_ip client_of(const struct bh_ip *ip)
+{
+    struct bh_ip client = {.family = ip->family};
+    memcpy(client.bytes, ip->bytes, ip->family == 6 ? 8 : 4);
+    return client;
+}
+
+static struct refusals *refusals_of(struct bh_intake_shared *shared, const struct bh_ip *client)
+{
+    const uint64_t hash = bh_hash(bh_slice(client->bytes, sizeof(client->bytes)), client->family);
+    return &shared->refusals[hash % REFUSALS_SLOTS];
+}
+
+static bool counts(const struct refusals *r, const struct bh_ip *client, uint64_t mono_ms)
+{
+    return r->count > 0 && bh_ip_eq(&r->client, client) && mono_ms - r->last_ms < AUTH_REFUSALS_MS;
+}
+
+void shared_auth_refused(struct bh_intake_shared *shared, const struct bh_ip *ip, uint64_t mono_ms)
+{
+    const struct bh_ip client = client_of(ip);
+    pthread_mutex_lock(&shared->lock);
+    struct refusals *r = refusals_of(shared, &client);
+    const uint32_t before = counts(r, &client, mono_ms) ? r->count : 0;
+    *r = (struct refusals){client, before < UINT32_MAX ? before + 1 : before, mono_ms};
+    pthread_mutex_unlock(&shared->lock);
+}
+
+uint64_t shared_auth_delay(struct bh_intake_shared *shared, const struct bh_ip *ip,
+                           uint64_t mono_ms)
+{
+    const struct bh_ip client = client_of(ip);
+    pthread_mutex_lock(&shared->lock);
+    const struct refusals *r = refusals_of(shared, &client);
+    const uint32_t count = counts(r, &client, mono_ms) ? r->count : 0;
+    pthread_mutex_unlock(&shared->lock);
+    uint64_t delay_ms = AUTH_DELAY_MS;
+    for (uint32_t i = 0; i < count && delay_ms < BH_SERVER_AUTH_DELAY_MAX; i++) {
+        delay_ms *= 2;
+    }
+    return delay_ms < BH_SERVER_AUTH_DELAY_MAX ? delay_ms : BH_SERVER_AUTH_DELAY_MAX;
 }
 
 uint32_t bh_intake_shared_sessions(struct bh_intake_shared *shared)
