@@ -49,6 +49,39 @@ static int by_id(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static void take_hosts(struct snapshot *s, const struct dest_info *d)
+{
+    for (uint32_t i = 0; i < d->route->host_count && s->host_count < SNAPSHOT_HOSTS_MAX; i++) {
+        const struct host_plan *plan = &d->route->hosts[i];
+        struct snapshot_host *host = &s->hosts[s->host_count++];
+        snprintf(host->name, sizeof(host->name), "%.*s",
+                 BH_FMT(bh_slice_take(plan->host->name, sizeof(host->name) - 1)));
+        snprintf(host->connector, sizeof(host->connector), "%.*s",
+                 BH_FMT(bh_slice_take(efail_carrier(d), sizeof(host->connector) - 1)));
+        host->port = plan->host->port;
+        host->used = plan->tls.verdict == BH_PLAN_USE;
+        host->route_proven = plan->tls.route_proven;
+        host->tls = host->used ? bh_tls_mode_name(plan->tls.demand.mode) : "";
+        host->from = bh_tls_origin_name(plan->tls.origin);
+        host->reason = plan->tls.reason;
+        host->dane = bh_dane_state_name(plan->dane.state);
+        host->weakened = etls_weakened(plan);
+    }
+}
+
+/* The way to a domain, by each connector that has mail for it. */
+static void take_route(struct snapshot *s, struct engine *e, struct bh_slice address)
+{
+    const struct bh_slice domain = bh_address_domain(address);
+    for (struct bh_map_node *node = bh_map_next(&e->dests, NULL); node != NULL;
+         node = bh_map_next(&e->dests, node)) {
+        const struct dest_info *d = BH_CONTAINER(node, struct dest_info, node);
+        if (d->route != NULL && bh_slice_eq_nocase(d->domain, domain)) {
+            take_hosts(s, d);
+        }
+    }
+}
+
 static void run_snapshot(struct engine_call *call, struct engine *e)
 {
     struct bh_control_reply *reply = BH_CONTAINER(call, struct bh_control_reply, engine_call);
@@ -58,6 +91,11 @@ static void run_snapshot(struct engine_call *call, struct engine *e)
     if (s != NULL) {
         s->engine.sessions_out = totals.sessions;
         s->engine.generation = e->config->generation;
+        etrust_text(e, s->dnssec, sizeof(s->dnssec));
+        s->engine.dnssec = bh_slice_str(s->dnssec);
+        if (reply->request.verb == BH_VERB_EXPLAIN) {
+            take_route(s, e, reply->request.address);
+        }
         for (uint32_t id = bh_sched_next_dest(e->sched, 0);
              id != 0 && s->count < totals.destinations; id = bh_sched_next_dest(e->sched, id)) {
             struct bh_sched_dest_info info;

@@ -77,6 +77,27 @@ static bool live_destination(void *ctx, uint32_t id, struct bh_live_destination 
     return true;
 }
 
+static bool live_host(void *ctx, size_t index, struct bh_live_host *live)
+{
+    const struct bh_control_reply *reply = ctx;
+    const struct snapshot *s = reply->snapshot;
+    if (s == NULL || index >= s->host_count) {
+        return false;
+    }
+    const struct snapshot_host *host = &s->hosts[index];
+    *live = (struct bh_live_host){.name = bh_slice_str(host->name),
+                                  .connector = bh_slice_str(host->connector),
+                                  .port = host->port,
+                                  .used = host->used,
+                                  .tls = bh_slice_str(host->tls),
+                                  .from = bh_slice_str(host->from),
+                                  .reason = bh_slice_str(host->reason),
+                                  .dane = bh_slice_str(host->dane),
+                                  .weakened = bh_slice_str(host->weakened),
+                                  .route_proven = host->route_proven};
+    return true;
+}
+
 static void view_row(void *ctx, struct bh_slice object)
 {
     reply_row(ctx, object);
@@ -134,10 +155,12 @@ static void view_begin(struct daemon_call *call, struct daemon *d)
         reply->snapshot->engine.sessions_in = bh_intake_shared_sessions(d->intake_shared);
     }
     const struct bh_config *config = config_cell_get(&d->cell);
-    const struct bh_view_options options = {
-        .config = config,
-        .live = {.ctx = reply, .engine = live_engine, .destination = live_destination},
-        .now_unix_ms = reply->now.unix_ms};
+    const struct bh_view_options options = {.config = config,
+                                            .live = {.ctx = reply,
+                                                     .engine = live_engine,
+                                                     .destination = live_destination,
+                                                     .host = live_host},
+                                            .now_unix_ms = reply->now.unix_ms};
     const enum bh_status status = bh_view_create(&reply->request, &options, &reply->view, &error);
     bh_config_unref(config);
     if (status != BH_OK) {

@@ -15,8 +15,18 @@ struct snapshot_dest {
     char limit[96];
     char carrier[64]; /* the connector that takes over; empty: none does */
 };
+#define SNAPSHOT_HOSTS_MAX 32
+struct snapshot_host {
+    char name[256], connector[128];
+    uint16_t port;
+    bool used, route_proven;
+    const char *tls, *from, *reason, *dane, *weakened; /* static storage */
+};
 struct snapshot {
     struct bh_live_engine engine;
+    char dnssec[288];
+    size_t host_count; /* of the domain that is explained */
+    struct snapshot_host hosts[SNAPSHOT_HOSTS_MAX];
     size_t count;
     struct snapshot_dest dests[]; /* by id */
 };

@@ -65,14 +65,15 @@ struct dest_info {
         uint32_t changes;         /* how often the carrier changed: a way by the old one is stale */
     } failover;
     struct bh_sched_policy policy;
-    bool in_store;       /* its record was read, or its mail was put while we looked */
-    struct probe *probe; /* NULL: one of the scheduler's */
-    struct route *route; /* as last found; NULL: none yet */
-    bool untrusted;      /* it waits for its resolver to pass the self-test */
-    bool unmet;          /* this round, a host could not meet the demand */
-    bool otherwise;      /* and one failed in another way */
-    bool unmet_ends;     /* end_outcome is a demand that is not met: `if-unmet bounce` */
-    bool end_now;        /* by unmet_outcome, at the next look for its hosts */
+    bool in_store;           /* its record was read, or its mail was put while we looked */
+    struct probe *probe;     /* NULL: one of the scheduler's */
+    struct route *route;     /* as last found; NULL: none yet */
+    bool untrusted;          /* it waits for its resolver to pass the self-test */
+    uint64_t told_weaker_ms; /* monotonic: its hosts publish more than its connector asks */
+    bool unmet;              /* this round, a host could not meet the demand */
+    bool otherwise;          /* and one failed in another way */
+    bool unmet_ends;         /* end_outcome is a demand that is not met: `if-unmet bounce` */
+    bool end_now;            /* by unmet_outcome, at the next look for its hosts */
     struct bh_outcome unmet_outcome;
     char unmet_text[BH_OUTCOME_TEXT_MAX], unmet_host[NAME_MAX_OCTETS];
     struct bh_outcome end_outcome; /* what its messages end with (no such domain) */
@@ -220,6 +221,9 @@ void edest_refused(struct engine *e, struct dest_info *d, const struct host_plan
  * d->resolving while it lasts. */
 void etls_begin(struct engine *e, struct dest_info *d, const struct bh_connector *c,
                 const struct bh_target_list *list);
+/** What a host publishes that its connector's explicit mode does not ask for; static; "": nothing.
+ */
+const char *etls_weakened(const struct host_plan *plan);
 /** The self-test of its resolver has ended: go on. */
 void etls_resume(struct tls_job *job);
 /** The engine ends: it is given up. */
@@ -269,6 +273,8 @@ void etrust_test(struct resolver_slot *slot);
 /** Tests that are due (hourly; sooner after a failure). */
 void etrust_tick(struct engine *e);
 void etrust_fini(struct resolver_slot *slot);
+/** For status: "trusted", "failed: ..."; empty where no resolver is trusted. */
+void etrust_text(const struct engine *e, char *text, size_t cap);
 
 /* engine_failover.c */
 /** The name of the connector that carries its mail now: its first choice, or one that takes over.

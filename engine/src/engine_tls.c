@@ -114,6 +114,48 @@ static enum bh_status plan_hosts(struct engine *e, const struct dest_info *d,
     return status;
 }
 
+const char *etls_weakened(const struct host_plan *plan)
+{
+    const bool used = plan->tls.verdict == BH_PLAN_USE;
+    const bool dane = plan->dane.state == BH_DANE_USABLE || plan->dane.state == BH_DANE_UNUSABLE;
+    if (!used || !dane || plan->tls.origin == BH_TLS_BY_DANE) {
+        return "";
+    }
+    switch (plan->tls.demand.mode) {
+    case BH_TLS_OFF:
+    case BH_TLS_OPPORTUNISTIC:
+        return "its TLSA records demand TLS";
+    case BH_TLS_ENCRYPT:
+        return plan->dane.state == BH_DANE_USABLE ? "its TLSA records say who it must be" : "";
+    case BH_TLS_VERIFY:
+    case BH_TLS_PIN:
+    case BH_TLS_DANE:
+    case BH_TLS_DANE_ONLY:
+    case BH_TLS_AUTO:
+        break;
+    }
+    return "";
+}
+
+/* At most once an hour for a destination: an operator may mean it. */
+static void tell_weakened(struct engine *e, struct dest_info *d)
+{
+    const uint64_t now_ms = uv_now(&e->loop);
+    for (uint32_t i = 0; i < d->route->host_count; i++) {
+        const char *what = etls_weakened(&d->route->hosts[i]);
+        if (what[0] != '\0' &&
+            (d->told_weaker_ms == 0 || now_ms - d->told_weaker_ms >= (uint64_t)BH_HOUR_MS)) {
+            d->told_weaker_ms = now_ms > 0 ? now_ms : 1;
+            bh_log(BH_LOG_WARN,
+                   "evt=tls_weaker_than_published domain=%.*s connector=%.*s host=%.*s tls=%s "
+                   "text=\"%s\"",
+                   BH_FMT(d->domain), BH_FMT(efail_carrier(d)),
+                   BH_FMT(d->route->hosts[i].host->name),
+                   bh_tls_mode_name(d->route->hosts[i].tls.demand.mode), what);
+        }
+    }
+}
+
 static const struct host_plan *plan_of(const struct route *route, const struct bh_target_host *host,
                                        uint16_t *rank)
 {
@@ -198,6 +240,7 @@ static void keep_route(struct engine *e, struct dest_info *d)
         return;
     }
     log_left_out(d);
+    tell_weakened(e, d);
     if (!write_site_key(e, d, &key)) {
         /* Too many names: a site of its own. */
         key = bh_buf(key_text, sizeof(key_text));
@@ -395,20 +438,23 @@ static struct tls_job *make_job(struct engine *e, const struct dest_info *d,
     struct host_job *asked = route != NULL ? calloc(route->host_count + 1, sizeof(*asked)) : NULL;
     if (job == NULL || asked == NULL) {
         etls_free_route(route);
+        free(asked);
         free(job);
         return NULL;
     }
     bool lapsed = false;
-    *job = (struct tls_job){
-        .engine = e,
-        .id = d->id,
-        .config = bh_config_ref(e->config),
-        .slot = engine_resolver(e, c),
-        .changes = d->failover.changes,
-        .route = route,
-        .asked = asked,
-        .dane = wants_dane(bh_connector_tls_demand(c, engine_now(e).unix_ms, &lapsed)) ||
-                (c->tls.audit && wants_dane(&c->tls.audit_demand))};
+    const struct bh_tls_demand *demand = bh_connector_tls_demand(c, engine_now(e).unix_ms, &lapsed);
+    *job = (struct tls_job){.engine = e,
+                            .id = d->id,
+                            .config = bh_config_ref(e->config),
+                            .slot = engine_resolver(e, c),
+                            .changes = d->failover.changes,
+                            .route = route,
+                            .asked = asked,
+                            .dane = wants_dane(demand) ||
+                                    (c->tls.audit && wants_dane(&c->tls.audit_demand))};
+    /* A weaker explicit mode is told of what is published, where that costs no wait. */
+    job->dane = job->dane || (demand->mode <= BH_TLS_ENCRYPT && job->slot->trust == TRUST_GOOD);
     return job;
 }
 

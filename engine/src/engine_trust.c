@@ -144,6 +144,21 @@ void etrust_test(struct resolver_slot *slot)
     }
 }
 
+void etrust_text(const struct engine *e, char *text, size_t cap)
+{
+    text[0] = '\0';
+    for (uint32_t i = 0; i < e->resolver_count; i++) {
+        const struct resolver_slot *slot = &e->resolvers[i];
+        if (slot->trust == TRUST_BAD) {
+            snprintf(text, cap, "failed: %s", slot->why);
+            return;
+        }
+        if (slot->trust != TRUST_NEVER) {
+            snprintf(text, cap, slot->trust == TRUST_GOOD ? "trusted" : "not tested yet");
+        }
+    }
+}
+
 void etrust_start(struct engine *e)
 {
     for (size_t i = 0; i < e->config->connectors_count; i++) {

@@ -295,6 +295,44 @@ class Dane(Case):
         daemon.wait_empty()
         self.assertLess(partner.connections, 5)
 
+    # -- what operators see
+
+    def test_explain_says_what_decided(self):
+        partner = self.server()
+        world = self.zones(dane=self.usual(tlsa(self.certificate[0])))
+        daemon = self.relay(world, "auto")
+        self.send(daemon, "you@dane.test")
+        self.delivered(partner, daemon)
+        (row,) = [r for r in daemon.ctl("explain", "any@dane.test") if "host" in r]
+        self.assertEqual(("mx1.dane.test", "dane", "dane", "usable"),
+                         (row["host"], row["tls"], row["tls_from"], row["dane"]))  # fmt: skip
+        self.assertIn("mx1.dane.test", daemon.ctl_run("explain", "x@dane.test", options=()).stdout)
+
+    def test_a_mode_weaker_than_what_is_published_is_told(self):
+        partner = self.server()
+        world = self.zones(dane=self.usual(WRONG))
+        daemon = self.relay(world, "opportunistic")
+        daemon.wait_line("evt=resolver_trusted")
+        self.send(daemon, "you@dane.test")
+        self.delivered(partner, daemon, wanted="opportunistic")
+        daemon.wait_line("evt=tls_weaker_than_published .*mx1.dane.test tls=opportunistic")
+        (row,) = [r for r in daemon.ctl("explain", "any@dane.test") if "host" in r]
+        self.assertIn("TLSA", row["weaker_than_published"])
+
+    def test_bounce_where_dane_only_is_not_met(self):
+        home = self.partner()
+        partner = self.server()
+        world = self.zones(dane=self.usual())
+        daemon = self.relay(world, "dane-only { if-unmet bounce }", start=False)
+        daemon.blocks["connectors"] += f"\nconnector home {{ domains us.test; smarthosts [ {home.text} ]; tls off }}"
+        daemon.start()
+        self.send(daemon, "you@dane.test", sender="me@us.test")
+        (report,) = home.wait_messages(1)
+        self.assertIn(b"5.7.", report.content)
+        self.assertIn(b"TLSA", report.content)
+        daemon.wait_empty()
+        self.assertEqual(0, partner.connections)
+
     # -- trust
 
     def test_dane_needs_a_trusted_resolver(self):
@@ -321,6 +359,7 @@ class Dane(Case):
         daemon.wait_line("evt=resolver_untrusted .*later.dane.test")
         self.send(daemon, "you@dane.test")
         daemon.wait_line("evt=parked .*self-test")
+        self.assertIn("later.dane.test", daemon.ctl("status").end["dnssec"])
         self.assertEqual(0, partner.connections)
         world.set("dane.test", "later", "A", "127.0.0.9")
         daemon.wait_line("evt=resolver_trusted")

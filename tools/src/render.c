@@ -421,8 +421,25 @@ static void connectors_row(struct output *out, const json_t *row)
     }
 }
 
+/* One host of the way there. */
+static void explain_host(const json_t *row)
+{
+    const char *why = row_text(row, "why");
+    const char *weaker = row_text(row, "weaker_than_published");
+    printf("  host      ");
+    put_safe(stdout, row_text(row, "host"));
+    printf(":%" PRId64 "  tls %s, by %s%s%s%s%s\n", row_number(row, "port"),
+           row_flag(row, "used") ? row_text(row, "tls") : "none possible",
+           row_text(row, "tls_from"), why[0] != 0 ? ": " : "", why,
+           weaker[0] != 0 ? "; weaker than published: " : "", weaker);
+}
+
 static void explain_row(struct output *out, const json_t *row)
 {
+    if (row_text(row, "host")[0] != 0) {
+        explain_host(row);
+        return;
+    }
     if (row_text(row, "address")[0] == 0) {
         queue_row(out, row); /* What is queued for it now. */
         return;

@@ -175,6 +175,32 @@ static void put_secret(struct bh_json *j, const struct bh_auth *auth)
     }
 }
 
+/* What TLS must be at each host, as far as the engine has looked. */
+static void put_hosts(struct bh_view *v)
+{
+    struct bh_live_host host;
+    for (size_t i = 0; v->live.host != NULL && v->live.host(v->live.ctx, i, &host); i++) {
+        struct bh_json j = view_row_begin(v);
+        view_str(&j, "host", host.name);
+        view_u64(&j, "port", host.port);
+        view_str(&j, "connector", host.connector);
+        view_bool(&j, "used", host.used);
+        if (host.used) {
+            view_str(&j, "tls", host.tls);
+        }
+        view_str(&j, "tls_from", host.from);
+        if (host.reason.len > 0) {
+            view_str(&j, "why", host.reason);
+        }
+        view_str(&j, "dane", host.dane);
+        if (host.weakened.len > 0) {
+            view_str(&j, "weaker_than_published", host.weakened);
+        }
+        view_bool(&j, "route_proven", host.route_proven);
+        view_row_end(v, &j);
+    }
+}
+
 enum bh_status view_explain_step(struct bh_view *v, struct bh_kv_txn *txn)
 {
     char storage[BH_DOMAIN_MAX];
@@ -210,6 +236,7 @@ enum bh_status view_explain_step(struct bh_view *v, struct bh_kv_txn *txn)
     bh_json_key(&j, "settings");
     bh_connector_describe(v->config, match.connector, &j);
     view_row_end(v, &j);
+    put_hosts(v);
 
     const enum bh_status queued = put_queued(v, txn, domain, match.connector);
     if (queued != BH_OK) {

@@ -288,6 +288,9 @@ static void put_totals(struct bh_view *v, struct bh_kv_txn *txn, struct bh_json 
     view_time(j, "oldest_unix_ms", t->oldest_unix_ms);
     struct bh_live_engine engine = {0};
     const bool running = v->live.engine != NULL && v->live.engine(v->live.ctx, &engine);
+    if (running && engine.dnssec.len > 0) {
+        view_str(j, "dnssec", engine.dnssec);
+    }
     view_bool(j, "running", running);
     const bool paused = put_pause(v, txn, j);
     if (running) {

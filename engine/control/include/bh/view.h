@@ -20,6 +20,7 @@ struct bh_live_engine {
     uint32_t sessions_out; /* connections to partners */
     uint64_t generation;   /* of the configuration */
     int64_t started_unix_ms;
+    struct bh_slice dnssec; /* of the trusted resolvers: "trusted", "failed: ..."; empty: none is */
 };
 
 struct bh_live_destination {
@@ -36,6 +37,20 @@ struct bh_live_connector {
     int64_t parked_since_unix_ms;
 };
 
+/* One host of the way to a domain, and what TLS must be there. */
+struct bh_live_host {
+    struct bh_slice name;
+    struct bh_slice connector; /* whose demand it is */
+    uint16_t port;
+    bool used;                /* false: left out, for the reason */
+    struct bh_slice tls;      /* the effective mode; of a host that is used */
+    struct bh_slice from;     /* which input decided: "connector", "dane" ... */
+    struct bh_slice reason;   /* in words; may be empty */
+    struct bh_slice dane;     /* what is known of its TLSA records: "usable", "insecure" ... */
+    struct bh_slice weakened; /* what it publishes that the connector's mode does not ask for */
+    bool route_proven;
+};
+
 /* Filled by the daemon from its snapshots; slices live until the next call. Each callback may be
  * NULL, or return false for "nothing known". Called on the thread that steps the view. */
 struct bh_live {
@@ -43,6 +58,8 @@ struct bh_live {
     bool (*engine)(void *ctx, struct bh_live_engine *engine);
     bool (*destination)(void *ctx, uint32_t id, struct bh_live_destination *destination);
     bool (*connector)(void *ctx, struct bh_slice name, struct bh_live_connector *connector);
+    /** The hosts of the domain that is explained, as last looked up. */
+    bool (*host)(void *ctx, size_t index, struct bh_live_host *host);
 };
 
 struct bh_view_options {
