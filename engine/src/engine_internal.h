@@ -164,7 +164,10 @@ struct engine {
     int64_t windows_unix_ms;      /* when the next delivery window opens or closes */
     int64_t windows_seen_unix_ms; /* when that was last looked at */
     uint32_t carried;             /* destinations that an alternate carries */
-    struct probe *probes;         /* under way */
+    struct posture_told { /* lately told to the store; a place for each hash, the last one stays */
+        uint64_t key, facts, at_ms;
+    } postures[4096];
+    struct probe *probes; /* under way */
     uint32_t probe_count;
 
     bool scanning_wake;
@@ -296,6 +299,10 @@ void efail_tick(struct engine *e);
 void efail_flush(struct dest_info *d);
 /** When a message that only the first choice takes is due. */
 int64_t efail_next(const struct dest_info *d, int64_t now_unix_ms);
+
+/* engine_posture.c */
+/** A session is ready: remember what it has seen of its host's TLS, and tell what got worse. */
+void eposture_note(struct engine *e, const struct worker_session *s);
 
 /* engine_session.c */
 void outgoing_open(struct engine *e, const struct bh_sched_action *action);

@@ -414,6 +414,7 @@ void outgoing_on_ready(struct engine *e, struct worker_session *s)
     bh_log(BH_LOG_DEBUG, "evt=session_ready session=%u host=%s tls=\"%s\"", (unsigned)s->id,
            s->hosts[s->target].name, tls_seen_text(&s->seen, tls));
     bh_sched_session_ready(e->sched, s->id, &s->addresses[s->target], engine_now(e));
+    eposture_note(e, s);
 }
 
 void outgoing_on_idle(struct engine *e, struct worker_session *s)

@@ -64,12 +64,16 @@ void tls_seen_inside(struct tls_seen *seen, const struct bh_tls_demand *demand,
     }
     snprintf(seen->matched, sizeof(seen->matched), "%.*s", BH_FMT(bh_slice_take(matched, 255)));
     snprintf(seen->reason, sizeof(seen->reason), "%s", facts->verify_error);
+    seen->offered = true;
+    snprintf(seen->issuer, sizeof(seen->issuer), "%.127s", facts->issuer);
+    seen->not_after_unix_ms = facts->not_after_unix * 1000;
     seen->has_spki = facts->has_spki;
     memcpy(seen->spki, facts->spki, sizeof(seen->spki));
 }
 
-void tls_seen_in_clear(struct tls_seen *seen, const char *reason)
+void tls_seen_in_clear(struct tls_seen *seen, const char *reason, bool offered)
 {
+    seen->offered = offered;
     seen->known = true;
     seen->proof = TLS_PROOF_CLEAR;
     seen->version[0] = seen->cipher[0] = seen->matched[0] = '\0';

@@ -18,9 +18,12 @@ struct tls_seen {
     char version[16]; /* "TLSv1.3"; empty: clear text */
     char cipher[64];
     bool resumed;
-    bool would_verify; /* chain and name were good, demanded or not */
-    char matched[256]; /* the name, or what else proved it; empty: nothing */
-    char reason[160];  /* why in clear, or what a stricter demand would have refused */
+    bool would_verify;         /* chain and name were good, demanded or not */
+    char matched[256];         /* the name, or what else proved it; empty: nothing */
+    char reason[160];          /* why in clear, or what a stricter demand would have refused */
+    bool offered;              /* STARTTLS, or TLS was had */
+    char issuer[128];          /* of the certificate */
+    int64_t not_after_unix_ms; /* of it; 0: not known */
     bool has_spki;
     uint8_t spki[BH_PIN_LEN];
     char audit[TLS_AUDIT_TEXT]; /* what the connector's audit mode would have refused; empty:
@@ -37,8 +40,8 @@ void tls_seen_want(struct tls_seen *seen, const struct bh_tls_demand *demand,
 /** It is ready inside TLS, and met the demand. */
 void tls_seen_inside(struct tls_seen *seen, const struct bh_tls_demand *demand,
                      const struct bh_tls_facts *facts);
-/** It is ready in clear text. */
-void tls_seen_in_clear(struct tls_seen *seen, const char *reason);
+/** It is ready in clear text. @param offered  STARTTLS was, all the same */
+void tls_seen_in_clear(struct tls_seen *seen, const char *reason, bool offered);
 /** What was got: "TLSv1.3 TLS_AES_256_GCM_SHA384, name mx.bank.test", "clear", or "unknown". */
 const char *tls_seen_got(const struct tls_seen *seen, char text[TLS_SEEN_TEXT]);
 /** "verify:TLSv1.3 TLS_AES_256_GCM_SHA384, name mx.bank.test". */

@@ -99,10 +99,12 @@ void worker_note_ready(struct worker_session *s, const struct bh_delivery_ready 
     if (ready->tls != NULL) {
         tls_seen_inside(&s->seen, &host->demand, ready->tls);
     } else {
-        tls_seen_in_clear(&s->seen, s->clear                          ? "in clear after broken TLS"
-                                    : host->demand.mode == BH_TLS_OFF ? "tls off"
-                                    : ready->facts->starttls_offered  ? "STARTTLS not used"
-                                                                      : "STARTTLS not offered");
+        tls_seen_in_clear(&s->seen,
+                          s->clear                          ? "in clear after broken TLS"
+                          : host->demand.mode == BH_TLS_OFF ? "tls off"
+                          : ready->facts->starttls_offered  ? "STARTTLS not used"
+                                                            : "STARTTLS not offered",
+                          ready->facts->starttls_offered);
     }
 }
 

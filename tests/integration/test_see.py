@@ -1,6 +1,9 @@
 """What an operator and an auditor see: the ledger, the events of a message, TLS wanted and got."""
+import csv
+import io
 import os
 import re
+import subprocess
 import threading
 
 from harness import Case, smarthost, tag
@@ -276,3 +279,99 @@ class Probe(Case):
         relay.stop()
         thread.join()
         self.assertNotEqual(0, asked[0].returncode)
+
+
+class Posture(Case):
+    """What is remembered of partners' TLS: regressions, and the matrix."""
+
+    def setUp(self):
+        super().setUp()
+        self.ca = self.authority()
+        self.first = self.ca.issue("mx.bank.test")
+        self.bank = self.partner(certificate=self.first)
+        self.relay = self.daemon(
+            smarthost("bank", self.bank, "tls opportunistic; limits { idle 1ms }", "bank.test *.bank.test") + "\n"
+            + smarthost("odd", self.bank, 'tls off', '"quoted.test"'))  # fmt: skip
+
+    def deliver(self, count):
+        self.send(self.relay, "a@bank.test")
+        self.bank.wait_messages(count)
+        self.relay.wait_empty()
+
+    def worse(self):
+        return [row["text"] for row in self.relay.ctl("status") if row.get("kind") == "posture"]
+
+    @tag("tsan")
+    def test_starttls_gone(self):
+        self.deliver(1)
+        # The row is written after the session was ready; a restart closes sessions, and all is in.
+        self.relay.stop()
+        self.assertEqual([], self.worse())
+        self.bank.context = None  # not offered any more
+        self.relay.start()
+        self.deliver(2)
+        self.relay.wait_line("evt=tls_worse .*STARTTLS is not offered any more")
+        self.assertEqual(["STARTTLS is not offered any more"], self.worse())
+        text = self.relay.ctl_run("status", options=()).stdout
+        self.assertIn(f"tls worse  127.0.0.1:{self.bank.port}: STARTTLS is not offered any more", text)
+        self.relay.stop()
+        self.assertEqual(1, len([e for e in self.relay.events() if e["evt"] == "tls_worse"]))
+
+    def test_matrix(self):
+        self.deliver(1)
+        self.relay.stop()
+        rows = {row["domain"]: row for row in self.relay.ctl("connectors", "--matrix")}
+        row = rows["bank.test"]
+        self.assertEqual(("bank", "opportunistic", "active"), tuple(row[k] for k in ("connector", "tls", "state")))
+        self.assertIn("TLSv1.3", row["last_tls"])
+        self.assertNotIn("last_verified_unix_ms", row)  # nothing demanded that it be known
+        self.assertNotIn("last_reached_unix_ms", rows["*.bank.test"])
+        result = self.relay.ctl_run("connectors", "--matrix", options=("--csv",))
+        table = list(csv.reader(io.StringIO(result.stdout)))
+        self.assertEqual(["DOMAIN", "CONNECTOR", "STATE", "ROUTE", "TLS"], table[0][:5])
+        self.assertEqual({len(table[0])}, {len(line) for line in table})
+        self.assertEqual(set(rows), {line[0] for line in table[1:]})
+        self.assertEqual(2, self.relay.ctl_run("connectors", options=("--csv",)).returncode)
+
+    def test_last_verified_and_exceptions(self):
+        def bank(more):
+            demand = f"tls verify {{ ca-file {self.ca.pem}; names mx.bank.test; {more} }}"
+            self.relay.blocks["connectors"] = smarthost("bank", self.bank, demand, "bank.test")
+
+        self.relay.stop()
+        bank("")
+        self.relay.start()
+        self.deliver(1)
+        self.relay.stop()
+        row = self.relay.ctl("connectors", "--matrix")[0]
+        self.assertEqual("verify, mx.bank.test", row["tls"])
+        self.assertGreater(row["last_verified_unix_ms"], 0)
+        self.assertEqual([], row["exceptions"])
+        bank('exception { until 2031-01-31; reason "new CA, \\"ordered\\""; mode encrypt }')
+        self.relay.write_config()
+        row = self.relay.ctl("connectors", "--matrix")[0]
+        self.assertEqual("encrypt", row["tls"])
+        self.assertEqual([("tls", False, 'new CA, "ordered"')],
+                         [tuple(x[k] for k in ("what", "ended", "reason")) for x in row["exceptions"]])  # fmt: skip
+        result = self.relay.ctl_run("connectors", "--matrix", options=("--csv",))
+        table = list(csv.reader(io.StringIO(result.stdout)))
+        self.assertEqual('tls until 2031-01-31: new CA, "ordered"', table[1][-1])
+
+    def test_queue_watch(self):
+        self.bank.down()
+        self.send(self.relay, "a@bank.test")
+        self.relay.wait_listed(1)
+        command = self.relay.ctl_command("queue", "--watch", "bank.test", options=())
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+            seen = self.twice(watching)
+            watching.terminate()
+        self.assertEqual(2, seen)
+
+    @staticmethod
+    def twice(watching):
+        count = 0
+        for line in watching.stdout:
+            count += line.startswith("DESTINATION")
+            if count == 2:
+                break
+        return count

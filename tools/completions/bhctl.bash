@@ -6,7 +6,7 @@ _bhctl()
         cancel bounce requeue pause resume reload jobs probe submit hash-password help"
     local options="--json --offline --path --config --control --id --destination --connector
         --sender --from --recipient --age --state --all --reason --until --dry-run --plan --allow-weaken
-        --content --matrix --since --require --events --top --limit --size"
+        --content --matrix --csv --watch --since --require --events --top --limit --size"
 
     case $prev in
     --require)

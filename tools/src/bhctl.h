@@ -23,6 +23,8 @@ enum {
 struct options {
     bool json;
     bool offline;
+    bool csv;            /* connectors --matrix */
+    bool watch;          /* queue: again and again */
     const char *path;    /* of the queue; NULL: the configuration's */
     const char *config;  /* NULL: BHCTL_CONFIG */
     const char *events;  /* folder of the event log; NULL: the configuration's */

@@ -4,10 +4,14 @@
 #include <locale.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "bhctl.h"
 
-enum word { WORDS_NONE, WORDS_IDS, WORDS_ADDRESS, WORDS_NAME };
+#define WATCH_SECONDS 2
+
+enum word { WORDS_NONE, WORDS_IDS, WORDS_ADDRESS, WORDS_NAME, WORDS_DOMAIN };
 
 static const struct {
     enum bh_control_verb verb;
@@ -16,12 +20,13 @@ static const struct {
     const char *what;
 } verbs[] = {
     {BH_VERB_STATUS, WORDS_NONE, "", "is mail flowing, and what needs attention"},
-    {BH_VERB_QUEUE, WORDS_NONE, "[--top N] [SELECTION]",
+    {BH_VERB_QUEUE, WORDS_DOMAIN, "[--top N] [--watch] [SELECTION] [DOMAIN]",
      "a row for each destination, largest first"},
     {BH_VERB_LIST, WORDS_NONE, "[--limit N] [SELECTION]", "a row for each queued message"},
     {BH_VERB_SHOW, WORDS_IDS, "[--content] ID...", "the envelope, and each recipient's attempts"},
     {BH_VERB_WHY, WORDS_IDS, "ID...", "why it is where it is: every attempt and what decided it"},
-    {BH_VERB_CONNECTORS, WORDS_NAME, "[--matrix] [NAME]", "the connectors, or all settings of one"},
+    {BH_VERB_CONNECTORS, WORDS_NAME, "[--matrix [--csv]] [NAME]",
+     "the connectors, all settings of one, or what each partner is promised"},
     {BH_VERB_EXPLAIN, WORDS_ADDRESS, "[--sender ADDRESS] [--size N] ADDRESS",
      "which connector takes mail for it, and how"},
     {BH_VERB_VERIFY, WORDS_NONE, "", "does everything in the store agree"},
@@ -121,6 +126,8 @@ enum {
     OPT_UNTIL,
     OPT_SINCE,
     OPT_FROM,
+    OPT_CSV,
+    OPT_WATCH,
     OPT_EVENTS,
     OPT_TEXT,   /* an argument that is a text under its own name */
     OPT_NUMBER, /* likewise a number */
@@ -155,6 +162,8 @@ static const struct option long_options[] = {
     {"allow-weaken", no_argument, NULL, OPT_FLAG},
     {"content", no_argument, NULL, OPT_FLAG},
     {"matrix", no_argument, NULL, OPT_FLAG},
+    {"csv", no_argument, NULL, OPT_CSV},
+    {"watch", no_argument, NULL, OPT_WATCH},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
@@ -236,6 +245,12 @@ static int take_option(struct options *o, int option, const char *name)
         }
         json_object_set_new(o->args, "since_unix_ms", json_integer(at));
         return 0;
+    case OPT_CSV:
+        o->csv = true;
+        return 0;
+    case OPT_WATCH:
+        o->watch = true;
+        return 0;
     case OPT_FROM:
         set_arg(o->args, "sender", json_string(optarg));
         return 0;
@@ -276,7 +291,11 @@ static int take_words(struct options *o, enum word kind)
         return wrong("one argument too many:", o->words[most]);
     }
     if (o->words_count == 1) {
-        set_arg(o->args, kind == WORDS_ADDRESS ? "address" : "name", json_string(o->words[0]));
+        set_arg(o->args,
+                kind == WORDS_ADDRESS  ? "address"
+                : kind == WORDS_DOMAIN ? "destination"
+                                       : "name",
+                json_string(o->words[0]));
     }
     return 0;
 }
@@ -341,6 +360,37 @@ static int ask(const struct options *options, enum bh_control_verb verb)
     return code;
 }
 
+/* Ways to look at rows that only one verb has. */
+static int check_looks(const struct options *options, enum bh_control_verb verb)
+{
+    const bool matrix = json_is_true(json_object_get(options->args, "matrix"));
+    if (options->csv && (verb != BH_VERB_CONNECTORS || !matrix || options->json)) {
+        return wrong("only connectors --matrix is made as", "csv");
+    }
+    if (options->watch && (verb != BH_VERB_QUEUE || options->json)) {
+        return wrong("only queue's table can be looked at with", "--watch");
+    }
+    return 0;
+}
+
+/* The table again and again, until somebody ends it or it can't be had. */
+static int watch(const struct options *options, enum bh_control_verb verb)
+{
+    const struct timespec pause = {.tv_sec = WATCH_SECONDS};
+    int code = EXIT_GOOD;
+    while (code == EXIT_GOOD || code == EXIT_NEGATIVE) {
+        if (isatty(STDOUT_FILENO)) {
+            fputs("\033[H\033[2J", stdout);
+        }
+        code = ask(options, verb);
+        if (fflush(stdout) != 0) {
+            return EXIT_NEGATIVE;
+        }
+        nanosleep(&pause, NULL);
+    }
+    return code;
+}
+
 static int run(const char *name, struct options *options)
 {
     if (strcmp(name, "check") == 0) {
@@ -356,6 +406,10 @@ static int run(const char *name, struct options *options)
         if (strcmp(name, bh_control_verb_name(verbs[i].verb)) == 0) {
             int code = take_words(options, verbs[i].words);
             code = code != 0 ? code : check_request(options, i);
+            code = code != 0 ? code : check_looks(options, verbs[i].verb);
+            if (code == 0 && options->watch) {
+                return watch(options, verbs[i].verb);
+            }
             return code != 0 ? code : ask(options, verbs[i].verb);
         }
     }

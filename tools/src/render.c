@@ -127,6 +127,14 @@ static void status_end(struct output *out, const json_t *end, bool running)
     {
         char oldest[TEXT_TIME];
         char last[LINE];
+        if (strcmp(row_text(row, "kind"), "posture") == 0) {
+            printf("tls worse  ");
+            put_safe(stdout, row_text(row, "host"));
+            printf(": ");
+            put_safe(stdout, row_text(row, "text"));
+            printf("\n");
+            continue;
+        }
         last_text(out, row, last);
         printf("attention  ");
         put_safe(stdout, row_text(row, "connector"));
@@ -403,6 +411,10 @@ static void put_settings(struct output *out, const json_t *row, bool all)
 
 static void connectors_row(struct output *out, const json_t *row)
 {
+    if (strcmp(row_text(row, "kind"), "partner") == 0) {
+        render_partner_row(out, row);
+        return;
+    }
     static const char *const names[] = {"CONNECTOR", "STATE", "DOMAINS", "ROUTE",
                                         "TLS",       "RETRY", "~NOTE"};
     char domains[LINE];

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "bh/date.h"
 #include "output.h"
 
 /* "9f3c..e1": enough to recognise it by. */
@@ -169,5 +170,85 @@ void render_probe_end(struct output *out, const json_t *end)
     } else {
         printf("%" PRId64 " target%s, as the policy demands. No mail was sent.\n", targets,
                targets == 1 ? "" : "s");
+    }
+}
+
+/* ---- the matrix ---- */
+
+/* RFC 4180: quoted where it has to be. */
+static void csv_field(const char *text, bool last)
+{
+    const bool quote = strpbrk(text, ",\"\r\n") != NULL;
+    fputs(quote ? "\"" : "", stdout);
+    for (const char *c = text; *c != 0; c++) {
+        fputs(*c == '"' ? "\"" : "", stdout);
+        putchar(*c);
+    }
+    fputs(quote ? "\"" : "", stdout);
+    fputs(last ? "\r\n" : ",", stdout);
+}
+
+/* "2026-11-24T14:02:11Z", or nothing. */
+static const char *iso(const json_t *row, const char *key, char text[BH_DATE_TEXT])
+{
+    const int64_t at = row_number(row, key);
+    text[0] = 0;
+    if (at != 0) {
+        bh_date_iso(at / 1000 * 1000, text);
+        char *const dot = strchr(text, '.');
+        if (dot != NULL) {
+            memcpy(dot, "Z", 2);
+        }
+    }
+    return text;
+}
+
+/* "tls until 2026-12-01: new certificate is ordered". */
+static void exceptions_cell(const json_t *row, char *text, size_t len)
+{
+    size_t at = 0;
+    size_t i;
+    const json_t *one;
+    text[0] = 0;
+    json_array_foreach(json_object_get(row, "exceptions"), i, one)
+    {
+        char date[BH_DATE_TEXT];
+        bh_date_iso(row_number(one, "until_unix_ms") - 1, date); /* its last day */
+        const int n = snprintf(text + at, len - at, "%s%s %s %.10s: %s", i > 0 ? "; " : "",
+                               row_text(one, "what"), row_flag(one, "ended") ? "ended" : "until",
+                               date, row_text(one, "reason"));
+        if (n < 0 || (size_t)n >= len - at) {
+            return;
+        }
+        at += (size_t)n;
+    }
+}
+
+void render_partner_row(struct output *out, const json_t *row)
+{
+    static const char *const names[] = {"DOMAIN",    "CONNECTOR", "STATE",
+                                        "ROUTE",     "TLS",       "LAST VERIFIED",
+                                        "LAST HOST", "LAST TLS",  "EXCEPTIONS"};
+    char verified[BH_DATE_TEXT];
+    char exceptions[512];
+    iso(row, "last_verified_unix_ms", verified);
+    exceptions_cell(row, exceptions, sizeof(exceptions));
+    const char *const cells[] = {
+        row_text(row, "domain"),    row_text(row, "connector"), row_text(row, "state"),
+        row_text(row, "route"),     row_text(row, "tls"),       verified,
+        row_text(row, "last_host"), row_text(row, "last_tls"),  exceptions};
+    if (!out->options->csv) {
+        table_columns(out, names, COUNT(names));
+    } else if (out->rows == 0) {
+        for (size_t i = 0; i < COUNT(names); i++) {
+            csv_field(names[i], i + 1 == COUNT(names));
+        }
+    }
+    for (size_t i = 0; i < COUNT(cells); i++) {
+        if (out->options->csv) {
+            csv_field(cells[i], i + 1 == COUNT(cells));
+        } else {
+            table_cell(out, cells[i]);
+        }
     }
 }

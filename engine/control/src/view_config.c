@@ -14,9 +14,9 @@ static void put_names(struct bh_json *j, const char *key, const struct bh_names 
     bh_json_end_array(j);
 }
 
-static const char *state_name(enum bh_connector_state state)
+const char *view_connector_state(const struct bh_connector *c)
 {
-    switch (state) {
+    switch (c->state) {
     case BH_CONNECTOR_ACTIVE:
         return "active";
     case BH_CONNECTOR_HELD:
@@ -28,7 +28,7 @@ static const char *state_name(enum bh_connector_state state)
 }
 
 /* "mx", or the smarthosts "a:587, [b]:25". */
-static void put_route(struct bh_json *j, const struct bh_connector *c)
+void view_route(struct bh_json *j, const struct bh_connector *c)
 {
     char text[512];
     struct bh_buf buf = bh_buf(text, sizeof(text));
@@ -62,14 +62,14 @@ static void put_exception(struct bh_view *v, struct bh_json *j, const struct bh_
 static void put_connector_fields(struct bh_view *v, struct bh_json *j, const struct bh_connector *c)
 {
     view_str(j, "connector", c->name);
-    view_cstr(j, "state", state_name(c->state));
+    view_cstr(j, "state", view_connector_state(c));
     if (c->reason.len > 0) {
         view_str(j, "reason", c->reason);
     }
     put_names(j, "domains", &c->domains);
     put_names(j, "senders", &c->senders);
     view_u64(j, "cost", c->cost);
-    put_route(j, c);
+    view_route(j, c);
     view_cstr(j, "protocol", c->protocol == BH_PROTOCOL_LMTP ? "lmtp" : "smtp");
     bool lapsed = false;
     const struct bh_tls_demand *demand = bh_connector_tls_demand(c, v->now_unix_ms, &lapsed);
@@ -105,7 +105,9 @@ static void put_connector(struct bh_view *v, const struct bh_connector *c, bool 
 
 enum bh_status view_connectors_step(struct bh_view *v, struct bh_kv_txn *txn)
 {
-    (void)txn;
+    if (v->request.matrix && v->request.name.len == 0) {
+        return view_matrix_step(v, txn);
+    }
     if (v->request.name.len > 0) {
         const struct bh_connector *c = bh_config_connector(v->config, v->request.name);
         if (c == NULL) {
@@ -118,7 +120,7 @@ enum bh_status view_connectors_step(struct bh_view *v, struct bh_kv_txn *txn)
         if (v->step_rows == BH_VIEW_ROWS) {
             return BH_MORE;
         }
-        put_connector(v, &v->config->connectors[v->connector_next], v->request.matrix);
+        put_connector(v, &v->config->connectors[v->connector_next], false);
     }
     struct bh_json j = view_end_begin(v);
     view_u64(&j, "connectors", v->config->connectors_count);

@@ -22,7 +22,10 @@ struct top_row {
     uint64_t entries;
 };
 
-enum view_phase { PHASE_FRESH, PHASE_DESTINATIONS, PHASE_ROWS, PHASE_END };
+enum view_phase { PHASE_FRESH, PHASE_DESTINATIONS, PHASE_POSTURES, PHASE_ROWS, PHASE_END };
+
+#define VIEW_WORSE_MAX 100  /* hosts whose TLS got worse, shown by `status` */
+#define VIEW_MATRIX_STEP 50 /* rows of the matrix in a step */
 
 struct view_totals {
     uint64_t destinations; /* with mail */
@@ -71,6 +74,12 @@ struct bh_view {
     uint64_t findings; /* rows given */
     const struct bh_audit_count *count_next;
 
+    char row_after[256]; /* cursor in the policy database */
+    size_t row_after_len;
+    char reached_texts[512];
+    uint64_t worse; /* hosts */
+    size_t domain_next;
+
     size_t connector_next;
     bool negative;
     char end[2048];
@@ -116,6 +125,12 @@ enum bh_status view_why_step(struct bh_view *v, struct bh_kv_txn *txn);
 enum bh_status view_events_step(struct bh_view *v, uint64_t id);
 enum bh_status view_audit_step(struct bh_view *v, struct bh_kv_txn *txn);
 void view_events_fini(struct bh_view *v);
+/** "active", "held", "disabled". */
+const char *view_connector_state(const struct bh_connector *c);
+void view_route(struct bh_json *j, const struct bh_connector *c);
+/** Rows of hosts whose TLS got worse, a slice a step. @return BH_MORE until all were looked at */
+enum bh_status view_postures_step(struct bh_view *v, struct bh_kv_txn *txn);
+enum bh_status view_matrix_step(struct bh_view *v, struct bh_kv_txn *txn);
 enum bh_status view_verify_step(struct bh_view *v, struct bh_kv_txn *txn);
 enum bh_status view_connectors_step(struct bh_view *v, struct bh_kv_txn *txn);
 enum bh_status view_explain_step(struct bh_view *v, struct bh_kv_txn *txn);

@@ -391,13 +391,19 @@ enum bh_status view_status_step(struct bh_view *v, struct bh_kv_txn *txn)
         v->phase = status == BH_OK ? PHASE_DESTINATIONS : PHASE_FRESH;
         return status == BH_OK ? BH_MORE : status;
     }
-    const enum bh_status status = walk(v, txn, status_each);
+    if (v->phase == PHASE_DESTINATIONS) {
+        const enum bh_status status = walk(v, txn, status_each);
+        v->phase = status == BH_OK ? PHASE_POSTURES : PHASE_DESTINATIONS;
+        return status == BH_OK ? BH_MORE : status;
+    }
+    const enum bh_status status = view_postures_step(v, txn);
     if (status != BH_OK) {
         return status;
     }
     struct bh_json j = view_end_begin(v);
     put_totals(v, txn, &j);
     view_u64(&j, "attention", v->attention);
+    view_u64(&j, "tls_worse", v->worse);
     view_end_end(v, &j);
     return BH_OK;
 }
@@ -458,6 +464,7 @@ enum bh_status view_queue_step(struct bh_view *v, struct bh_kv_txn *txn)
         v->phase = PHASE_ROWS;
         return BH_MORE;
     case PHASE_ROWS:
+    case PHASE_POSTURES: /* of `status` alone */
     case PHASE_END:
         break;
     }

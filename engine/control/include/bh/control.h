@@ -69,7 +69,7 @@ struct bh_control_request {
     bool plan;               /* reload: print what would change */
     bool allow_weaken;       /* reload: a lower TLS demand is meant */
     bool content;            /* show: the content too */
-    bool matrix;             /* connectors: one row for each connector and setting */
+    bool matrix;             /* connectors: one row for each domain of their address spaces */
     struct bh_slice address; /* explain; probe: an address or a domain */
     struct bh_slice name;    /* connectors NAME */
     struct bh_slice sender;  /* explain: for which sender; empty: <> is not meant, but any;
