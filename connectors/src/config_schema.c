@@ -113,6 +113,13 @@ static const struct bh_choice listen_tls[] = {{"off", BH_LISTEN_TLS_OFF},
     }
 
 #define E(field) offsetof(struct bh_engine_config, field)
+#define EM(field) offsetof(struct bh_mta_sts_config, field)
+static const struct bh_setting mta_sts_rows[] = {
+    PLAIN("ca-file", BH_KIND_FILE, EM(ca_file), 0, "system"),
+    {.name = "port", .kind = BH_KIND_PORT, .at = EM(port), .min = 1, .max = UINT16_MAX},
+    TIME("fetch-timeout", EM(fetch_timeout_ms), 100, MINUTE, NULL), /* RFC 8461 section 3.3 */
+};
+static const struct bh_block mta_sts_block = ROWS("mta-sts", mta_sts_rows, bh_mta_sts_config);
 static const struct bh_setting engine_rows[] = {
     PLAIN("hostname", BH_KIND_NAME, E(hostname), 0, NULL),
     PLAIN("user", BH_KIND_TEXT, E(user), 0, NULL),
@@ -129,6 +136,7 @@ static const struct bh_setting engine_rows[] = {
     COUNT("connections", E(connections), 1, MILLION, NULL),
     SIZE("min-rate", E(min_rate), 0, MEGA, "none"),
     PICK("log", E(log), logs, 0),
+    NEST("mta-sts", E(mta_sts), &mta_sts_block, 0),
 };
 const struct bh_block bh_schema_engine = ROWS("engine", engine_rows, bh_engine_config);
 

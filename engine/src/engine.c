@@ -454,9 +454,10 @@ static enum bh_status make_resolver(struct engine *e, const struct bh_resolver_p
     return bh_resolver_create(&e->loop, &config, resolver);
 }
 
-struct resolver_slot *engine_resolver(struct engine *e, const struct bh_connector *connector)
+/* NULL where one can't be made. */
+static struct resolver_slot *slot_of(struct engine *e, const struct bh_resolver_policy *policy)
 {
-    const uint64_t hash = hash_resolver(&connector->resolver);
+    const uint64_t hash = hash_resolver(policy);
     for (uint32_t i = 0; i < e->resolver_count; i++) {
         if (e->resolvers[i].hash == hash) {
             return &e->resolvers[i];
@@ -464,18 +465,33 @@ struct resolver_slot *engine_resolver(struct engine *e, const struct bh_connecto
     }
     if (e->resolver_count < RESOLVERS_MAX) {
         struct resolver_slot *slot = &e->resolvers[e->resolver_count];
-        if (make_resolver(e, &connector->resolver, &slot->resolver) == BH_OK) {
+        if (make_resolver(e, policy, &slot->resolver) == BH_OK) {
             slot->hash = hash;
-            if (etrust_init(e, slot, &connector->resolver) == BH_OK) {
+            if (etrust_init(e, slot, policy) == BH_OK) {
                 e->resolver_count++;
                 return slot;
             }
             bh_resolver_destroy(slot->resolver, NULL, NULL);
         }
     }
-    bh_log(BH_LOG_ERROR, "evt=resolver_failed connector=%.*s using=global",
-           BH_FMT(connector->name));
-    return &e->resolvers[0];
+    return NULL;
+}
+
+struct resolver_slot *engine_resolver(struct engine *e, const struct bh_connector *connector)
+{
+    struct resolver_slot *slot = slot_of(e, &connector->resolver);
+    if (slot == NULL) {
+        bh_log(BH_LOG_ERROR, "evt=resolver_failed connector=%.*s using=global",
+               BH_FMT(connector->name));
+        slot = &e->resolvers[0];
+    }
+    return slot;
+}
+
+struct bh_resolver *engine_global_resolver(struct engine *e)
+{
+    struct resolver_slot *slot = slot_of(e, &e->config->resolver);
+    return slot != NULL ? slot->resolver : e->resolvers[0].resolver;
 }
 
 /* ---- life ---- */
@@ -510,7 +526,7 @@ enum bh_status engine_create(const struct engine_options *options, struct engine
     e->wake_timer.data = e;
     e->box = bh_mailbox_create(LETTERS_MAX, LETTERS_BYTES_MAX, ring, &e->doorbell);
     *result = e;
-    return e->box != NULL ? BH_OK : BH_ENOMEM;
+    return e->box != NULL ? ests_create(e) : BH_ENOMEM;
 }
 
 static void *run(void *arg)
@@ -518,6 +534,7 @@ static void *run(void *arg)
     struct engine *e = arg;
     e->clock_offset_ms = wall_ms() - (int64_t)uv_now(&e->loop);
     etrust_start(e);
+    sts_start(e->sts);
     eexception_tell(e);
     edest_scan_fresh(e);
     uv_timer_start(&e->wake_timer, on_wake_timer, 0, WAKE_SCAN_MS);
@@ -554,6 +571,7 @@ static void run_drain(struct engine_call *call, struct engine *e)
     free(BH_CONTAINER(call, struct drain_call, call));
     e->draining = true;
     eprobe_drain(e);
+    sts_drain(e->sts);
     outgoing_close_all(e);
 }
 
@@ -568,6 +586,7 @@ void engine_drain(struct engine *engine)
 static void run_end(struct engine_call *call, struct engine *e)
 {
     free(BH_CONTAINER(call, struct drain_call, call));
+    sts_stop(e->sts);
     for (uint32_t i = 0; i < e->resolver_count; i++) {
         bh_resolver_destroy(e->resolvers[i].resolver, NULL, NULL);
         etrust_fini(&e->resolvers[i]);
@@ -595,6 +614,7 @@ void engine_join(struct engine *e)
         letter = next;
     }
     uv_loop_close(&e->loop);
+    sts_destroy(e->sts);
     struct bh_map_node *node = NULL;
     while ((node = bh_map_next(&e->dests, NULL)) != NULL) {
         struct dest_info *d = BH_CONTAINER(node, struct dest_info, node);

@@ -11,6 +11,7 @@
 #include "engine.h"
 #include "judge.h"
 #include "sched_policy.h"
+#include "sts.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -79,7 +80,8 @@ struct dest_info {
     struct bh_outcome end_outcome; /* what its messages end with (no such domain) */
     char end_text[BH_OUTCOME_TEXT_MAX];
     enum tls_step tls_step;
-    bool aging; /* a pass of expiry or warnings is under way */
+    bool sts_unmet; /* an MTA-STS policy kept its mail: a newer one is looked for before more */
+    bool aging;     /* a pass of expiry or warnings is under way */
     bool age_again;
     bool forget; /* left the scheduler while something was under way */
     uint32_t resolving;
@@ -146,6 +148,7 @@ struct engine {
     struct bh_sched *sched;
     struct resolver_slot resolvers[RESOLVERS_MAX];
     uint32_t resolver_count; /* the first is the global one */
+    struct sts *sts;
     struct bh_map dests, sessions;
     struct bh_rng rng;
     uint64_t next_number; /* of sessions */
@@ -191,6 +194,12 @@ void engine_act(struct engine *e);
 
 /** The resolver of a connector: its own where its settings differ from the global ones. */
 struct resolver_slot *engine_resolver(struct engine *e, const struct bh_connector *connector);
+/** That of the configuration in force, for what is no connector's. */
+struct bh_resolver *engine_global_resolver(struct engine *e);
+
+/* engine_sts.c */
+/** Make e->sts. @return BH_OK or BH_ENOMEM */
+BH_MUST_USE enum bh_status ests_create(struct engine *e);
 
 /* engine_dest.c */
 struct dest_info *edest_get(struct engine *e, uint32_t id);
@@ -235,6 +244,9 @@ void etls_drop(struct tls_job *job);
 struct tls_job *etls_next(const struct tls_job *job);
 /** NULL is fine. */
 void etls_free_route(struct route *route);
+/** A session for it failed: if an MTA-STS policy ruled it, a newer one is looked for before the
+ * next (RFC 8461 section 5.1). */
+void etls_note_failure(struct dest_info *d);
 /** The host behind a scheduler's address of the destination's site; NULL: none that may be used. */
 const struct host_plan *etls_host(const struct dest_info *d,
                                   const struct bh_sched_address *address);

@@ -536,6 +536,7 @@ void outgoing_on_closed(struct engine *e, struct worker_session *s)
     struct dest_info *d = failed ? edest_get(e, s->destination) : NULL;
     if (d != NULL) {
         eunmet_note(d, s);
+        etls_note_failure(d);
     }
     bh_sched_session_closed(e->sched, s->id, s->failures, s->failure_count, fault,
                             failed ? &s->outcome : NULL, engine_now(e));

@@ -5,6 +5,7 @@
  *   1. etls_begin: the targets are known
  *   2. if the demand asks for DANE: the TLSA records of each host whose name and addresses are
  *      authenticated (RFC 7672 section 2.2); the end of its CNAME chain first, then its own name
+ *      beside it, in mode auto, the domain's MTA-STS policy (RFC 8461)
  *   3. finish: a demand for each host, the site's key, the addresses that may be used */
 #include "engine_internal.h"
 
@@ -33,6 +34,9 @@ struct tls_job {
     uint32_t open;    /* lookups, and 1 while they are being started */
     bool dane;        /* wanted */
     uint32_t changes; /* of the carrier, as it began */
+    bool sts;         /* the domain's MTA-STS policy is wanted */
+    bool sts_anew;    /* and was looked for past all caches */
+    struct bh_sts_fact fact;
     struct tls_job *next;
 };
 
@@ -80,7 +84,8 @@ static struct route *make_route(const struct bh_target_list *list)
 /* ---- what each host must prove ---- */
 
 static enum bh_status plan_hosts(struct engine *e, const struct dest_info *d,
-                                 const struct bh_connector *c, struct route *route)
+                                 const struct bh_connector *c, const struct bh_sts_fact *fact,
+                                 struct route *route)
 {
     bool lapsed = false;
     const struct bh_tls_demand *configured =
@@ -99,7 +104,8 @@ static enum bh_status plan_hosts(struct engine *e, const struct dest_info *d,
                                                    .mx_secure = host->mx_secure,
                                                    .address_secure = host->address_secure,
                                                    .incomplete = host->incomplete},
-                                          .dane = plan->dane};
+                                          .dane = plan->dane,
+                                          .sts = fact};
         status = bh_tls_plan_make(&input, &route->arena, &plan->tls);
         if (status == BH_OK && plan->tls.verdict == BH_PLAN_USE) {
             status = bh_tls_demand_digest(&plan->tls.demand, plan->digest);
@@ -260,11 +266,43 @@ void etls_drop(struct tls_job *job)
     free(job);
 }
 
+static bool ask_sts(struct tls_job *job, bool anew);
+
+/* Mail is not kept, and in the end returned, for a policy that may have been replaced: first a
+ * newer one is looked for (RFC 8461 section 5.1). @return true: it is being looked for */
+static bool look_anew(struct tls_job *job)
+{
+    bool unmet = false;
+    for (uint32_t i = 0; i < job->route->host_count; i++) {
+        const struct bh_tls_plan *plan = &job->route->hosts[i].tls;
+        unmet |= plan->verdict == BH_PLAN_UNMET && plan->origin == BH_TLS_BY_STS;
+    }
+    if (!unmet || job->sts_anew) {
+        return false;
+    }
+    job->open = 1;
+    if (ask_sts(job, true)) {
+        job->open--;
+        return true;
+    }
+    job->open = 0;
+    return false;
+}
+
 static void finish(struct tls_job *job)
 {
     struct engine *e = job->engine;
     struct dest_info *d = edest_get(e, job->id);
     BH_ASSERT(d != NULL && d->resolving > 0 && job->open == 0);
+    const struct bh_sts_fact *fact = job->sts ? &job->fact : NULL;
+    enum bh_status planned = BH_OK;
+    if (!e->draining && !d->forget && job->config == e->config &&
+        job->changes == d->failover.changes) {
+        planned = plan_hosts(e, d, edest_connector(e, d), fact, job->route);
+        if (planned == BH_OK && look_anew(job)) {
+            return;
+        }
+    }
     d->resolving--;
     if (e->draining) {
         etls_drop(job); /* the next process asks anew */
@@ -274,12 +312,13 @@ static void finish(struct tls_job *job)
         edest_drop(e, d);
     } else if (job->config != e->config || job->changes != d->failover.changes) {
         edest_resolve(e, job->id); /* a reload, or another carrier, came in between */
-    } else if (plan_hosts(e, d, edest_connector(e, d), job->route) != BH_OK) {
+    } else if (planned != BH_OK) {
         edest_route_failed(e, d, BH_HAPPENED_OUR_RESOURCE);
     } else {
         etls_free_route(d->route);
         d->route = job->route;
         job->route = NULL;
+        d->sts_unmet = false;
         keep_route(e, d);
     }
     etls_drop(job);
@@ -382,6 +421,53 @@ static void on_tlsa(void *ctx, struct bh_slice name, const struct bh_dns_answer 
     one_less(job);
 }
 
+/* ---- the domain's MTA-STS policy ---- */
+
+/* Under an enforced policy each retry is to see a newer one, and the intervals begin at minutes. */
+#define STS_ROUTE_TTL_S 240
+
+static void on_sts(void *ctx, const struct bh_sts_fact *fact)
+{
+    struct tls_job *job = ctx;
+    struct route *route = job->route;
+    uint32_t ttl_s = fact->ttl_s;
+    if (bh_sts_fact_copy(fact, &route->arena, &job->fact) != BH_OK) {
+        job->fact = (struct bh_sts_fact){.origin = BH_STS_UNKNOWN};
+    }
+    if (fact->policy.mode == BH_STS_MODE_ENFORCE && ttl_s > STS_ROUTE_TTL_S) {
+        ttl_s = STS_ROUTE_TTL_S;
+    }
+    route->ttl_s = ttl_s < route->ttl_s ? ttl_s : route->ttl_s;
+    one_less(job);
+}
+
+/* @return true: on_sts will come */
+static bool ask_sts(struct tls_job *job, bool anew)
+{
+    struct engine *e = job->engine;
+    const struct dest_info *d = edest_get(e, job->id);
+    const enum bh_status status = anew ? sts_refresh_before_bounce(e->sts, d->domain, on_sts, job)
+                                       : sts_lookup(e->sts, d->domain, on_sts, job);
+    job->sts_anew = anew;
+    if (status == BH_OK) {
+        job->open++;
+        return true;
+    }
+    if (status == BH_EINVAL) {
+        job->fact = (struct bh_sts_fact){.origin = BH_STS_NOT_PUBLISHED};
+    } else if (!anew) {
+        job->fact = (struct bh_sts_fact){.origin = BH_STS_UNKNOWN};
+    }
+    return false;
+}
+
+void etls_note_failure(struct dest_info *d)
+{
+    for (uint32_t i = 0; d->route != NULL && i < d->route->host_count; i++) {
+        d->sts_unmet |= d->route->hosts[i].tls.origin == BH_TLS_BY_STS;
+    }
+}
+
 /* TLSA is asked for only where the way to the host is authenticated. */
 static void look_at_host(struct host_job *h)
 {
@@ -398,6 +484,9 @@ static void look_at_host(struct host_job *h)
 void etls_resume(struct tls_job *job)
 {
     job->open = 1;
+    if (job->sts) {
+        (void)ask_sts(job, edest_get(job->engine, job->id)->sts_unmet);
+    }
     for (uint32_t i = 0; i < job->route->host_count; i++) {
         struct host_plan *plan = &job->route->hosts[i];
         job->asked[i] = (struct host_job){.job = job, .plan = plan};
@@ -452,7 +541,10 @@ static struct tls_job *make_job(struct engine *e, const struct dest_info *d,
                             .route = route,
                             .asked = asked,
                             .dane = wants_dane(demand) ||
-                                    (c->tls.audit && wants_dane(&c->tls.audit_demand))};
+                                    (c->tls.audit && wants_dane(&c->tls.audit_demand)),
+                            .sts = c->route == BH_ROUTE_MX &&
+                                   (demand->mode == BH_TLS_AUTO ||
+                                    (c->tls.audit && c->tls.audit_demand.mode == BH_TLS_AUTO))};
     /* A weaker explicit mode is told of what is published, where that costs no wait. */
     job->dane = job->dane || (demand->mode <= BH_TLS_ENCRYPT && job->slot->trust == TRUST_GOOD);
     return job;

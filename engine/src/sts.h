@@ -34,6 +34,7 @@ struct sts_options {
     void (*post)(void *ctx, struct engine_call *call);
     uint64_t *pending; /* counts tasks of the store whose answer is such a call */
     int64_t (*unix_ms)(void *ctx);
+    bool (*clock_suspect)(void *ctx); /* it stepped: nothing is thrown away for its age */
     void *ctx;
 };
 
@@ -48,8 +49,8 @@ BH_MUST_USE enum bh_status sts_create(const struct sts_options *options, struct 
  * record; a first contact takes one fetch at most (`timeout_ms`). Equal lookups join.
  *
  * @param domain  A-labels, copied
- * @return BH_OK: cb comes exactly once. BH_EINVAL: no name that could have a policy. BH_ENOMEM:
- *         nothing is known, so defer */
+ * @return BH_OK: cb comes exactly once. BH_EINVAL: no name that could have a policy. BH_ENOMEM,
+ *         BH_EFULL, BH_EBUSY (draining): nothing is known, so defer */
 BH_MUST_USE enum bh_status sts_lookup(struct sts *sts, struct bh_slice domain, sts_fn *cb,
                                       void *ctx);
 /** The same, past every cache of DNS: before a message is ended because of a policy, a newer one is
@@ -57,11 +58,12 @@ BH_MUST_USE enum bh_status sts_lookup(struct sts *sts, struct bh_slice domain, s
 BH_MUST_USE enum bh_status sts_refresh_before_bounce(struct sts *sts, struct bh_slice domain,
                                                      sts_fn *cb, void *ctx);
 
-/** The engine drains: nothing more is written to the store. What is asked from now on is
- * answered with BH_STS_UNKNOWN. */
+/** On the loop: renewals and what is past its time begin to be looked after. */
+void sts_start(struct sts *sts);
+/** The engine drains: nothing more is asked of the store, nor looked up anew. */
 void sts_drain(struct sts *sts);
 /** On the loop, before the resolvers are destroyed: every lookup still open is answered with
  * BH_STS_UNKNOWN, inside this call; handles close. */
 void sts_stop(struct sts *sts);
-/** After the loop has ended. NULL is fine. */
+/** After the loop has ended, or instead of it. NULL is fine. */
 void sts_destroy(struct sts *sts);

@@ -429,6 +429,15 @@ static enum bh_status check_destination(struct checking *c, struct bh_slice key,
     return status == BH_OK ? check_wake(c, &d) : status;
 }
 
+/* What these rows say is their owners' business; that they have a version is everybody's. */
+static enum bh_status check_policy(struct checking *c, struct bh_slice key, struct bh_slice value)
+{
+    if (value.len == 0 || value.ptr[0] == 0) {
+        report(c, "policy row %.*s: no version", BH_FMT(bh_slice_take(key, 255)));
+    }
+    return BH_OK;
+}
+
 static enum bh_status check_all(struct checking *c)
 {
     enum bh_status status = each(c, BH_KV_MESSAGE, check_message);
@@ -444,6 +453,9 @@ static enum bh_status check_all(struct checking *c)
     }
     if (status == BH_OK) {
         status = each(c, BH_KV_DESTINATION, check_destination);
+    }
+    if (status == BH_OK) {
+        status = each(c, BH_KV_POLICY, check_policy);
     }
     c->result->entries = c->parts_fresh + c->parts_entry;
     if (status == BH_OK && c->open != c->result->entries) {

@@ -37,6 +37,13 @@ enum bh_dead_letter { BH_DEAD_LETTER_HOLD, BH_DEAD_LETTER_POSTMASTER };
 enum bh_ledger_recipients { BH_LEDGER_ADDRESS, BH_LEDGER_DOMAIN };
 enum bh_log_setting { BH_LOG_SET_ERROR, BH_LOG_SET_WARN, BH_LOG_SET_INFO, BH_LOG_SET_DEBUG };
 
+/** How MTA-STS policies are fetched (RFC 8461 section 3.3). */
+struct bh_mta_sts_config {
+    struct bh_slice ca_file;   /* empty: the system's store */
+    uint16_t port;             /* of every policy's host */
+    uint64_t fetch_timeout_ms; /* lookups of the host included */
+};
+
 struct bh_engine_config {
     struct bh_slice hostname;    /* empty: the machine's name, which the daemon fills in */
     struct bh_slice user, group; /* empty: stay */
@@ -52,6 +59,7 @@ struct bh_engine_config {
     uint32_t connections; /* outgoing, in all */
     uint64_t min_rate;    /* octets a second while sending content; 0: none */
     enum bh_log_setting log;
+    struct bh_mta_sts_config mta_sts;
 };
 
 enum bh_listen_kind { BH_LISTEN_TCP, BH_LISTEN_UNIX, BH_LISTEN_SYSTEMD };

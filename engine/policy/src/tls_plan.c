@@ -215,8 +215,14 @@ static enum bh_status use_sts(const struct bh_tls_plan_input *in, struct bh_aren
 {
     struct name_list names;
     if (!bh_sts_policy_matches(&in->sts->policy, in->host.name)) {
-        refuse(plan, BH_PLAN_UNMET, BH_HAPPENED_TLS_UNVERIFIED,
-               "the domain's MTA-STS policy does not list this host");
+        if (in->sts->superseded) {
+            refuse(plan, BH_PLAN_LATER, BH_HAPPENED_TLS_UNVERIFIED,
+                   "the domain's MTA-STS policy does not list this host, and the newer one that it "
+                   "announces can't be fetched");
+        } else {
+            refuse(plan, BH_PLAN_UNMET, BH_HAPPENED_TLS_UNVERIFIED,
+                   "the domain's MTA-STS policy does not list this host");
+        }
         plan->origin = BH_TLS_BY_STS;
         return BH_OK;
     }
@@ -228,6 +234,14 @@ static enum bh_status use_sts(const struct bh_tls_plan_input *in, struct bh_aren
     set_names(&plan->demand, &names);
     plan->route_proven = true;
     return BH_OK;
+}
+
+/* Nothing is refused, but what would be is told (RFC 8461 section 5). */
+static const char *why_testing(const struct bh_tls_plan_input *in)
+{
+    return bh_sts_policy_matches(&in->sts->policy, in->host.name)
+               ? "the domain tests an MTA-STS policy, which lists this host"
+               : "the domain tests an MTA-STS policy, which does not list this host";
 }
 
 static enum bh_status plan_auto(const struct bh_tls_plan_input *in, struct bh_arena *arena,
@@ -250,8 +264,9 @@ static enum bh_status plan_auto(const struct bh_tls_plan_input *in, struct bh_ar
         use_without_names(plan, BH_TLS_ENCRYPT, BH_TLS_BY_DANE,
                           why_no_dane(in->dane.state)); /* RFC 7672 section 2.2 */
     } else {
+        const bool testing = sts && in->sts->policy.mode == BH_STS_MODE_TESTING;
         use_without_names(plan, BH_TLS_OPPORTUNISTIC, BH_TLS_BY_DEFAULT,
-                          why_no_dane(in->dane.state));
+                          testing ? why_testing(in) : why_no_dane(in->dane.state));
     }
     return BH_OK;
 }

@@ -83,6 +83,7 @@ struct bh_sts_fact {
     struct bh_slice id;
     int64_t fetched_unix_ms; /* with a policy: when, 0 otherwise */
     int64_t expires_unix_ms;
+    uint32_t ttl_s;          /* worth asking again after this */
     struct bh_slice trouble; /* why it could not be looked up or renewed; empty: no trouble */
     bool changed;            /* this lookup brought another policy than was known before */
     bool superseded; /* the record announces a newer policy, which could not be had yet: no time to

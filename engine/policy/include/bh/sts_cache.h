@@ -21,6 +21,9 @@
 #define BH_STS_ROW_MAX ((size_t)512 + BH_STS_MX_OCTETS_MAX + 2 * BH_STS_MX_MAX)
 #define BH_STS_ENTRY_ARENA (2 * BH_STS_ROW_MAX + 2 * BH_STS_MX_MAX * sizeof(struct bh_slice))
 
+/** Rows are stored under this and the domain. */
+#define BH_STS_KEY_PREFIX BH_LIT("sts/")
+
 /** What is stored of a policy. */
 struct bh_sts_row {
     struct bh_sts_policy policy;
