@@ -538,7 +538,7 @@ static void destroy(struct event_log *log)
 static enum bh_status take_up(struct event_log *log)
 {
     char text[BH_EVENT_LINE_MAX];
-    struct bh_slice line;
+    struct bh_slice line = BH_EMPTY;
     enum bh_status status = bh_segment_list(log->folder, 0, &log->heal, &log->heal_count);
     if (status == BH_OK) {
         status = bh_event_last_record(log->folder, text, &line);

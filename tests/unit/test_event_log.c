@@ -30,6 +30,7 @@ static int setup(void **state)
     struct fixture *f = calloc(1, sizeof(*f));
     snprintf(f->path, sizeof(f->path), "/tmp/bh-event-log-XXXXXX");
     if (mkdtemp(f->path) == NULL) {
+        free(f);
         return -1;
     }
     f->folder = open(f->path, O_RDONLY | O_DIRECTORY);

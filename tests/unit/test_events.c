@@ -92,7 +92,7 @@ static void put_delivery(struct folder *f, int64_t hour, uint64_t id, const char
     snprintf(
         text, sizeof(text),
         "{\"time\":%lld,\"evt\":\"delivered\",\"msg\":\"%s\",\"connector\":\"%s\",\"auth\":\"%s\"}",
-        (long long)(hour * BH_SEGMENT_MS), bh_queue_id_text(id, id_text), connector, auth);
+        (long long)hour * BH_SEGMENT_MS, bh_queue_id_text(id, id_text), connector, auth);
     put_sealed(f, hour, text);
 }
 

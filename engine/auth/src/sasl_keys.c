@@ -33,7 +33,7 @@ enum bh_status sasl_scram_keys_of(struct bh_slice password, struct bh_slice salt
                                   struct sasl_scram_keys *keys)
 {
     uint8_t salted[SCRAM_KEY_LEN];
-    struct sasl_scram_keys made;
+    struct sasl_scram_keys made = {0};
     BH_ASSERT(rounds > 0 && rounds <= INT32_MAX && password.len <= INT32_MAX);
     BH_ASSERT(salt.len <= INT32_MAX);
     bool good =

@@ -261,7 +261,7 @@ static bool last_in(struct bh_slice octets, bool from_start, char *text, struct 
     while (rest.len > 0) {
         const size_t end = bh_slice_find(rest, '\n');
         const struct bh_slice one = bh_slice_take(rest, end);
-        if (!partial && end < rest.len && one.len <= BH_EVENT_LINE_MAX &&
+        if (!partial && end > 0 && end < rest.len && one.len <= BH_EVENT_LINE_MAX &&
             bh_ledger_adopt(&ledger, one)) {
             memcpy(text, one.ptr, one.len);
             *line = bh_slice(text, one.len);

@@ -87,7 +87,7 @@ enum bh_status bh_ledger_seal(struct bh_ledger *ledger, struct bh_buf *line)
     }
     line->len--;
     const enum bh_status status =
-        bh_buf_printf(line, ",\"seq\":%llu", (unsigned long long)(ledger->seq + 1));
+        bh_buf_printf(line, ",\"seq\":%llu", (unsigned long long)ledger->seq + 1);
     BH_ASSERT(status == BH_OK);
     digest(ledger->head, bh_buf_slice(line), ledger->head);
     ledger->seq++;
