@@ -428,8 +428,10 @@ void sts_destroy(struct sts *sts)
     if (sts == NULL) {
         return;
     }
-    while (sts->idle.first != NULL) {
-        free_domain(sts->idle.first);
+    for (struct sts_domain *d = sts->idle.first; d != NULL;) {
+        struct sts_domain *next = d->next;
+        free_domain(d);
+        d = next;
     }
     bh_map_fini(&sts->domains);
     sts_fetcher_free(sts->fetcher);

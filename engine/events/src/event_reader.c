@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bh/assert.h"
 #include "bh/event_line.h"
 #include "bh/ledger.h"
 
@@ -263,6 +264,7 @@ static bool last_in(struct bh_slice octets, bool from_start, char *text, struct 
         const struct bh_slice one = bh_slice_take(rest, end);
         if (!partial && end > 0 && end < rest.len && one.len <= BH_EVENT_LINE_MAX &&
             bh_ledger_adopt(&ledger, one)) {
+            BH_ASSERT(one.ptr != NULL);
             memcpy(text, one.ptr, one.len);
             *line = bh_slice(text, one.len);
             found = true;
