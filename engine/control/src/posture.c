@@ -8,6 +8,7 @@
 #include "bh/wire.h"
 
 #define VERSION 1
+#define COUNT_LEN 9 /* version, count */
 
 /* ---- what it means ---- */
 
@@ -295,6 +296,7 @@ static struct bh_slice counter_name(const char *prefix, char storage[32])
     return bh_buf_slice(&name);
 }
 
+/* One that can't be read says that all are to be counted. */
 static enum bh_status read_count(struct bh_kv_txn *txn, struct bh_slice name, uint64_t *count)
 {
     struct bh_arena arena;
@@ -302,8 +304,9 @@ static enum bh_status read_count(struct bh_kv_txn *txn, struct bh_slice name, ui
     *count = 0;
     bh_arena_init(&arena, BH_QUEUE_ARENA);
     const enum bh_status status = bh_queue_policy_get(txn, name, &arena, &value);
-    if (status == BH_OK && value.len == 8) {
-        *count = bh_get_be64(value.ptr);
+    if (status == BH_OK) {
+        const bool good = value.len == COUNT_LEN && value.ptr[0] == VERSION;
+        *count = good ? bh_get_be64(value.ptr + 1) : UINT64_MAX;
     }
     bh_arena_fini(&arena);
     return status == BH_ENOTFOUND ? BH_OK : status;
@@ -336,14 +339,14 @@ static enum bh_status count_new(struct bh_queue *q, struct bh_kv_txn *txn, const
                                 size_t rows_max)
 {
     char storage[32];
-    unsigned char value[8];
+    unsigned char value[COUNT_LEN] = {VERSION};
     uint64_t count = 0;
     const struct bh_slice name = counter_name(prefix, storage);
     enum bh_status status = read_count(txn, name, &count);
     if (status == BH_OK && count >= rows_max) {
         status = evict(q, txn, prefix, rows_max, &count);
     }
-    bh_put_be64(value, count + 1);
+    bh_put_be64(value + 1, count + 1);
     return status == BH_OK ? bh_queue_policy_put(q, txn, name, bh_slice(value, sizeof(value)))
                            : status;
 }
