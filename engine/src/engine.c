@@ -119,7 +119,8 @@ static void broken(struct engine *e, const struct bh_sched_action *action)
     snprintf(text, sizeof(text), "breaker: %u of %u messages refused by policy%s%.*s",
              (unsigned)action->count, (unsigned)action->stage, said.len > 0 ? "; " : "",
              BH_FMT(said));
-    const struct bh_destination_change change = {.set = BH_SET_HOLD,
+    /* An operator may have held it for longer, while its last messages were refused. */
+    const struct bh_destination_change change = {.set = BH_ADD_HOLD,
                                                  .hold_reason = bh_slice_str(text),
                                                  .hold_by = BH_LIT("breaker"),
                                                  .hold_until_unix_ms = action->until_unix_ms};

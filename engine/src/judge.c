@@ -128,7 +128,7 @@ static void judge_decided(const struct lease_item *item, const struct bh_outcome
         if (policy.fault != BH_FAULT_THEIRS) {
             break; /* a mistake of ours never bounces mail */
         }
-        if (ctx->breaker_open && refused_by_policy(outcome)) {
+        if (ctx->breaker_open && refused_by_policy(outcome) && !is_expired(item, ctx)) {
             remains->refused = true;
             keep(r, remains);
             return;
@@ -238,7 +238,9 @@ static void decide_remaining(struct lease_item *item, const struct remains *rema
                                                            ctx->rng, ctx->now.unix_ms);
         *why = remains->soon ? "another host may take it" : "retry schedule of the message";
     } else if (remains->refused) {
-        settle->remaining = BH_ENTRY_READY;
+        /* Behind the others: not this one alone shows, after each hold, whether it is over. */
+        settle->remaining = BH_ENTRY_DUE;
+        settle->due_unix_ms = ctx->now.unix_ms;
         *why = "not charged: its destination is held by its breaker";
     } else if (remains->stuck) {
         settle->remaining = BH_ENTRY_HELD;

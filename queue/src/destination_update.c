@@ -38,7 +38,9 @@ static void stop_clock(struct bh_destination *d, bool held, bool parked, int64_t
 static void change_stops(struct bh_destination *d, const struct bh_destination_change *c,
                          int64_t now_unix_ms)
 {
-    if ((c->set & BH_SET_HOLD) != 0) {
+    const bool adds =
+        (c->set & BH_ADD_HOLD) != 0 && (!d->held || d->hold_until_unix_ms < c->hold_until_unix_ms);
+    if ((c->set & BH_SET_HOLD) != 0 || adds) {
         d->hold_since_unix_ms = d->held ? d->hold_since_unix_ms : now_unix_ms;
         stop_clock(d, true, d->parked, now_unix_ms);
         d->hold_reason = c->hold_reason;

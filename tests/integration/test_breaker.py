@@ -1,5 +1,6 @@
 """A destination that suddenly refuses everything by policy is held, rather than its queue bounced."""
 from harness import Case
+from support.daemon import fields_of
 
 POLICY = "550 5.7.1 your address is listed"
 BREAKER = "breaker on { refusals 5; share 80%; window 10m; hold 1h }"
@@ -55,6 +56,22 @@ class Breaker(Case):
         relay.wait_line("evt=breaker_open domain=bank.test", mark)
         self.assertEqual(count + 1, self.remote.count("rcpt", "bank"))
         relay.wait_listed(36, "--destination", "bank.test")
+
+    def test_one_bad_message_does_not_hold_the_others(self):
+        """What was refused goes behind the others: the next to be tried is another one."""
+        relay = self.broken()
+        relay.until(lambda rows: not any(r.get("in_flight") for r in rows), "queue")
+        self.remote.well()
+        attempts = [fields_of(line) for line in relay.lines if "evt=attempt " in line]
+        kept = {f["rcpt"].strip('"') for f in attempts if f["result"] == "deferred" and f["code"] == "550"}
+        self.assertTrue(kept)
+        for address in kept:
+            self.remote.on("rcpt", POLICY, match=address)
+        mark = len(relay.lines)
+        relay.ctl("release", "--destination", "bank.test")
+        relay.wait_empty()
+        self.assertEqual(36 - len(kept), sum("bank" in a for a in self.remote.addresses()))
+        self.assertFalse([line for line in relay.lines[mark:] if "evt=breaker_open" in line])
 
     def test_off(self):
         relay = self.relay_to(self.remote, "breaker off")

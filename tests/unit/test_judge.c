@@ -107,6 +107,27 @@ static void recipients_are_judged_apart(void **unused)
     tear_down(&f);
 }
 
+/* What an open breaker keeps goes behind the others, uncharged; but what has expired ends. */
+static void a_breaker_keeps_what_is_refused(void **unused)
+{
+    struct fixture f;
+    (void)unused;
+    set_up(&f, 1);
+    f.ctx.breaker_open = true;
+    f.results[0] = reply(550);
+    f.results[0].outcome.enhanced_class = 5;
+    f.results[0].outcome.enhanced_subject = 7;
+    assert_int_equal(judge_item(f.item, &f.ctx), BH_OK);
+    assert_int_equal(f.item->settle.recipients[0].verdict, BH_VERDICT_KEEP);
+    assert_int_equal(f.item->settle.remaining, BH_ENTRY_DUE);
+    assert_true(f.item->settle.due_unix_ms == NOW_MS);
+    assert_false(f.item->settle.charged);
+    f.item->age_ms = 5 * BH_DAY_MS;
+    assert_int_equal(judge_item(f.item, &f.ctx), BH_OK);
+    assert_int_equal(f.item->settle.recipients[0].verdict, BH_VERDICT_BOUNCED);
+    tear_down(&f);
+}
+
 /* The end by age needs an attempt that failed by their fault; and never while the clock is not
  * trusted (promise 1). */
 static void expiry(void **unused)
@@ -342,6 +363,7 @@ int main(void)
         cmocka_unit_test(accepted_is_delivered),
         cmocka_unit_test(recipients_are_judged_apart),
         cmocka_unit_test(expiry),
+        cmocka_unit_test(a_breaker_keeps_what_is_refused),
         cmocka_unit_test(our_fault_never_bounces),
         cmocka_unit_test(untouched_goes_back),
         cmocka_unit_test(uncertain),

@@ -515,6 +515,26 @@ static void a_newer_hold_or_flush_stays(void **state)
         BH_OK);
     assert_false(destination(w, key.destination).held);
 
+    /* A breaker's hold yields to one that lasts longer, and takes the place of one that does not.
+     */
+    struct bh_destination_change add = {.set = BH_ADD_HOLD,
+                                        .hold_reason = BH_LIT("refused"),
+                                        .hold_by = BH_LIT("breaker"),
+                                        .hold_until_unix_ms = T + 20};
+    change(w, key.destination, BH_SET_HOLD, 0, T + 9);
+    assert_int_equal(
+        bh_queue_destination_update(w->q, w->txn, key.destination, &add, fixture_now(T + 9)),
+        BH_OK);
+    assert_true(destination(w, key.destination).hold_until_unix_ms == BH_QUEUE_NEVER);
+    change(w, key.destination, BH_CLEAR_HOLD, 0, T + 9);
+    for (int i = 0; i < 2; i++, add.hold_until_unix_ms += 5) {
+        assert_int_equal(
+            bh_queue_destination_update(w->q, w->txn, key.destination, &add, fixture_now(T + 9)),
+            BH_OK);
+        assert_true(destination(w, key.destination).hold_until_unix_ms == add.hold_until_unix_ms);
+    }
+    change(w, key.destination, BH_CLEAR_HOLD, 0, T + 9);
+
     change(w, key.destination, BH_SET_FLUSH, 0, T + 10);
     struct bh_destination d = destination(w, key.destination);
     const struct bh_destination_change clear = {.set = BH_CLEAR_FLUSH,

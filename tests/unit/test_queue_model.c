@@ -347,7 +347,7 @@ static enum bh_status op_destination(struct world *w)
 {
     static const unsigned sets[] = {BH_SET_BACKOFF, BH_SET_LAST, BH_SET_SUCCESS, BH_SET_HOLD,
                                     BH_CLEAR_HOLD,  BH_SET_PARK, BH_CLEAR_PARK,  BH_SET_FLUSH,
-                                    BH_CLEAR_FLUSH, BH_END_HOLD};
+                                    BH_CLEAR_FLUSH, BH_END_HOLD, BH_ADD_HOLD};
     struct bh_destination d;
     enum bh_status status =
         bh_queue_next_destination(w->txn, (uint32_t)below(w, 30), &w->arena, &d);

@@ -239,6 +239,7 @@ enum {
     BH_SET_FLUSH = 128,   /* up to the newest id there is; also clears back-off */
     BH_CLEAR_FLUSH = 256, /* if it is still that of flush_up_to_id and flush_unix_ms */
     BH_END_HOLD = 512,    /* its time is over: if it is still held until hold_until_unix_ms */
+    BH_ADD_HOLD = 1024,   /* as BH_SET_HOLD, but one that holds it as long or longer stays */
 };
 
 struct bh_destination_change {
