@@ -153,6 +153,13 @@ static void want_tls(struct engine *e, const struct dest_info *d, const struct s
     }
 }
 
+/* It goes on for one lease: broken TLS is not remembered (DESIGN 6), so the next session tries it
+ * anew. */
+static bool is_clear_fallback(const struct worker_session *s)
+{
+    return s->clear && s->seen.proof == TLS_PROOF_CLEAR;
+}
+
 static uint64_t bytes_of(const struct bh_sched_action *action)
 {
     uint64_t bytes = 0;
@@ -179,8 +186,7 @@ void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
         return;
     }
     lease->session = action->session;
-    lease->clear_fallback =
-        info != NULL && info->worker->clear && info->worker->seen.proof == TLS_PROOF_CLEAR;
+    lease->clear_fallback = info != NULL && is_clear_fallback(info->worker);
     lease->now_unix_ms = engine_now(e).unix_ms;
     lease->loaded = on_loaded_elsewhere;
     lease->owner = e;
@@ -261,22 +267,29 @@ static void end_item(struct engine *e, struct lease_item *item)
     }
 }
 
-/* Younger than five minutes: waits for TLS, uncharged (DESIGN 6, opportunistic). */
+/* Younger than five minutes, or with REQUIRETLS: waits for TLS, uncharged (DESIGN 6,
+ * opportunistic). That TLS is broken for now is no lack of REQUIRETLS: not a reason to return it.
+ */
 static void postpone(struct engine *e, struct lease_item *item)
 {
     char got[TLS_SEEN_TEXT];
     const struct judge_context ctx = context_of(e, item, got);
-    const struct bh_outcome outcome = {.stage = BH_STAGE_TLS,
-                                       .happened = BH_HAPPENED_TLS_FAILED,
-                                       .text = BH_LIT("TLS is broken there; in clear only when "
-                                                      "older than 5 minutes")};
+    const bool never = item->message.envelope.requiretls;
+    const int64_t now_ms = ctx.now.unix_ms;
+    const struct bh_outcome outcome = {
+        .stage = BH_STAGE_TLS,
+        .happened = BH_HAPPENED_TLS_FAILED,
+        .text = never ? BH_LIT("TLS is broken there; in clear never, for it has REQUIRETLS")
+                      : BH_LIT("TLS is broken there; in clear only when older than 5 minutes")};
     if (item->entry.recipient_count == 0 || judge_item_with(item, &outcome, &ctx) != BH_OK) {
         settle_skip(e, item);
         return;
     }
     item->settle.charged = false;
     item->settle.remaining = BH_ENTRY_DUE;
-    item->settle.due_unix_ms = ctx.now.unix_ms + 5 * BH_MINUTE_MS - item->age_ms;
+    item->settle.due_unix_ms =
+        never ? bh_retry_due(ctx.retry, item->entry.attempts + 1, ctx.rng, now_ms)
+              : now_ms + 5 * BH_MINUTE_MS - item->age_ms;
     settle_add(e, item);
 }
 
@@ -396,7 +409,9 @@ void outgoing_on_loaded(struct engine *e, struct lease *lease)
         if (info != NULL) {
             let_go(e, info);
         }
-        if (info == NULL || !info->closing) { /* one that closes takes no more */
+        if (info != NULL && is_clear_fallback(info->worker)) {
+            outgoing_close(e, session);
+        } else if (info == NULL || !info->closing) { /* one that closes takes no more */
             bh_sched_session_idle(e->sched, session, engine_now(e));
         }
         bh_sched_dirty(e->sched, d->id, engine_now(e));
@@ -423,7 +438,11 @@ void outgoing_on_idle(struct engine *e, struct worker_session *s)
     if (info != NULL) {
         let_go(e, info);
     }
-    bh_sched_session_idle(e->sched, s->id, engine_now(e));
+    if (is_clear_fallback(s)) {
+        outgoing_close(e, s->id);
+    } else {
+        bh_sched_session_idle(e->sched, s->id, engine_now(e));
+    }
 }
 
 void outgoing_on_item(struct engine *e, struct lease_item *item)

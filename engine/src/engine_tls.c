@@ -85,7 +85,7 @@ static struct route *make_route(const struct bh_target_list *list)
 
 static enum bh_status plan_hosts(struct engine *e, const struct dest_info *d,
                                  const struct bh_connector *c, const struct bh_sts_fact *fact,
-                                 struct route *route)
+                                 enum trust trust, struct route *route)
 {
     bool lapsed = false;
     const struct bh_tls_demand *configured =
@@ -105,7 +105,9 @@ static enum bh_status plan_hosts(struct engine *e, const struct dest_info *d,
                                                    .address_secure = host->address_secure,
                                                    .incomplete = host->incomplete},
                                           .dane = plan->dane,
-                                          .sts = fact};
+                                          .sts = fact,
+                                          .dnssec_unknown =
+                                              trust != TRUST_NEVER && trust != TRUST_GOOD};
         status = bh_tls_plan_make(&input, &route->arena, &plan->tls);
         if (status == BH_OK && plan->tls.verdict == BH_PLAN_USE) {
             status = bh_tls_demand_digest(&plan->tls.demand, plan->digest);
@@ -175,7 +177,8 @@ static const struct host_plan *plan_of(const struct route *route, const struct b
 }
 
 /* Connector and generation stand for source and every other setting; with each host goes what it
- * must prove, so that TLS policy is never shared where targets are. */
+ * must prove, and whether its name is proven, so that TLS policy is never shared where targets are.
+ */
 static bool write_site_key(const struct engine *e, const struct dest_info *d, struct bh_buf *key)
 {
     struct bh_writer w = {.buf = *key};
@@ -186,6 +189,7 @@ static bool write_site_key(const struct engine *e, const struct dest_info *d, st
         bh_write_slice(&w, plan->host->name);
         bh_write_u16(&w, plan->host->port);
         bh_write_u8(&w, (uint8_t)plan->tls.verdict);
+        bh_write_u8(&w, (uint8_t)(plan->tls.route_proven ? 1 : plan->tls.route_unknown ? 2 : 0));
         bh_write_slice(&w, bh_slice(plan->digest, sizeof(plan->digest)));
     }
     *key = w.buf;
@@ -220,6 +224,16 @@ static void log_left_out(const struct dest_info *d)
     }
 }
 
+/* REQUIRETLS mail then waits for the resolver's self-test, and is tried again when it passes. */
+static bool any_route_unknown(const struct route *route)
+{
+    bool unknown = false;
+    for (uint32_t i = 0; i < route->host_count; i++) {
+        unknown = unknown || route->hosts[i].tls.route_unknown;
+    }
+    return unknown;
+}
+
 /* The route is complete: the destination's from now on. */
 static void keep_route(struct engine *e, struct dest_info *d)
 {
@@ -245,6 +259,7 @@ static void keep_route(struct engine *e, struct dest_info *d)
         all_refused(e, d);
         return;
     }
+    d->untrusted = any_route_unknown(d->route);
     log_left_out(d);
     tell_weakened(e, d);
     if (!write_site_key(e, d, &key)) {
@@ -298,7 +313,7 @@ static void finish(struct tls_job *job)
     enum bh_status planned = BH_OK;
     if (!e->draining && !d->forget && job->config == e->config &&
         job->changes == d->failover.changes) {
-        planned = plan_hosts(e, d, edest_connector(e, d), fact, job->route);
+        planned = plan_hosts(e, d, edest_connector(e, d), fact, job->slot->trust, job->route);
         if (planned == BH_OK && look_anew(job)) {
             return;
         }
@@ -603,6 +618,7 @@ enum bh_status etls_fill_session(struct worker_session *s, const struct dest_inf
         host->name[name.len] = '\0';
         write_origin(host, plan);
         host->route_proven = plan->tls.route_proven;
+        host->route_unknown = plan->tls.route_unknown;
         memcpy(host->digest, plan->digest, sizeof(host->digest));
         if (bh_tls_demand_copy(&plan->tls.demand, &s->demands, &host->demand) != BH_OK) {
             return BH_ENOMEM;
@@ -629,7 +645,10 @@ bool etls_session_serves(const struct worker_session *s, const struct dest_info 
         const struct host_plan *plan = &d->route->hosts[i];
         if (plan->tls.verdict == BH_PLAN_USE && plan->host->port == s->addresses[s->target].port &&
             bh_slice_eq(plan->host->name, bh_slice_str(host->name))) {
-            return memcmp(plan->digest, host->digest, sizeof(host->digest)) == 0;
+            /* The same host by a signed MX and by one that is not: proven for the first only. */
+            return plan->tls.route_proven == host->route_proven &&
+                   plan->tls.route_unknown == host->route_unknown &&
+                   memcmp(plan->digest, host->digest, sizeof(host->digest)) == 0;
         }
     }
     return false;

@@ -166,7 +166,8 @@ static enum bh_status load_item(struct bh_kv_txn *txn, struct lease *lease, stru
     } else {
         item->what = match_item(lease, item);
     }
-    if (item->what == LEASE_DELIVER && lease->clear_fallback && item->age_ms < CLEAR_MIN_AGE_MS) {
+    if (item->what == LEASE_DELIVER && lease->clear_fallback &&
+        (item->message.envelope.requiretls || item->age_ms < CLEAR_MIN_AGE_MS)) {
         item->what = LEASE_YOUNG;
     }
     if (item->what == LEASE_DELIVER) {

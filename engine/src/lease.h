@@ -19,7 +19,8 @@ enum lease_what {
     LEASE_REBIND,   /* the configuration in force gives it another connector */
     LEASE_FILTERED, /* a bulk job means it */
     LEASE_WAITS,    /* its connector is down, and who takes over does not take this one */
-    LEASE_YOUNG,    /* a session in clear by fallback takes no mail younger than 5 minutes */
+    LEASE_YOUNG,    /* a session in clear by fallback takes no mail younger than 5 minutes,
+                        and none with REQUIRETLS */
     LEASE_FAILED,   /* could not be read */
 };
 

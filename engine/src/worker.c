@@ -373,7 +373,8 @@ static void open_session(struct worker *w, struct worker_session *s)
                                                         .ip = s->addresses[i].ip,
                                                         .port = s->addresses[i].port,
                                                         .demand = &s->hosts[i].demand,
-                                                        .route_proven = s->hosts[i].route_proven};
+                                                        .route_proven = s->hosts[i].route_proven,
+                                                        .route_unknown = s->hosts[i].route_unknown};
     }
     const struct bh_delivery_callbacks callbacks = {.ctx = s,
                                                     .ready = on_ready,

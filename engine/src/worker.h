@@ -22,6 +22,7 @@ struct session_host {
     const char *audit_refusal;         /* why no host could meet that; static. NULL: `audit` says */
     struct bh_tls_demand audit;        /* effective */
     bool route_proven;                 /* its name is authentic (RFC 8689 section 4.2.1) */
+    bool route_unknown;                /* it may be: our resolver can't say */
 };
 
 /** A session, from its opening to worker_free; made by the engine with calloc. */

@@ -589,6 +589,19 @@ static void in_clear_when_told(void **unused)
     assert_false(w.was_tls);
 }
 
+/* Broken TLS is not remembered: what went on in clear ends with its work, though nobody closes it.
+ */
+static void in_clear_ends_with_its_work(void **unused)
+{
+    (void)unused;
+    open_session(BH_TLS_OPPORTUNISTIC, (struct manners){.pipelining = true, .starttls = true});
+    w.params.clear = true;
+    w.keep_open = true;
+    sends_all();
+    assert_false(w.was_tls);
+    assert_int_equal(w.idle, 1);
+}
+
 /* The same flag against a demand for TLS changes nothing. */
 static void never_in_clear_against_the_demand(void **unused)
 {
@@ -818,6 +831,7 @@ int main(void)
         CASE(a_host_that_refuses_is_followed_by_the_next),
         CASE(a_refused_connection_is_followed_by_the_next),
         CASE(in_clear_when_told),
+        CASE(in_clear_ends_with_its_work),
         CASE(never_in_clear_against_the_demand),
         CASE(a_silent_address_is_raced_by_the_next),
         CASE(a_silent_address_times_out),

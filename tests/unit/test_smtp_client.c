@@ -1,12 +1,10 @@
 /* Conversations of the client core, in transcripts/client. Each runs with the server's lines whole,
  * and octet by octet: what goes out and what comes of it must be the same.
  *
- *   set KEY [VALUE]        options: lmtp, helo_only, implicit, proven, tls may|must, rcptmax N, off
- *                          BITS, rate N, auth BITS
- *   give FROM TO[,TO] [8bit] [utf8] [requiretls] [size=N] [notify=N] [ret=full] [envid=X]
- *        [orcpt=X] [body=TEXT] [probe]
- *   S: line                the server says; lines in a row arrive together
- *   C: line                the client must have said this next
+ *   set KEY [VALUE]        options: lmtp, helo_only, implicit, proven, unknown, tls may|must,
+ * rcptmax N, off BITS, rate N, auth BITS give FROM TO[,TO] [8bit] [utf8] [requiretls] [size=N]
+ * [notify=N] [ret=full] [envid=X] [orcpt=X] [body=TEXT] [probe] S: line                the server
+ * says; lines in a row arrive together C: line                the client must have said this next
  *   C                      the client must have said nothing more
  *   want sasl BIT begin|CHALLENGE    the driver is asked; "-" is an empty challenge
  *   ! sasl RESPONSE [complete] | ! sasl_long N [complete] | ! sasl_failed    and answers
@@ -286,6 +284,8 @@ static void do_set(struct run *r, struct bh_slice rest)
         r->options.implicit_tls = true;
     } else if (bh_slice_eq(key, BH_LIT("proven"))) {
         r->options.peer_proven = true;
+    } else if (bh_slice_eq(key, BH_LIT("unknown"))) {
+        r->options.route_unknown = true;
     } else if (bh_slice_eq(key, BH_LIT("tls"))) {
         r->options.tls = bh_slice_eq(value, BH_LIT("must")) ? BH_TLS_MUST : BH_TLS_MAY;
     } else if (bh_slice_eq(key, BH_LIT("rcptmax"))) {

@@ -270,6 +270,37 @@ static void route_is_proven(void **unused)
     bh_arena_fini(&arena);
 }
 
+/* What a resolver says that has not shown that it validates, proves nothing, and refutes nothing.
+ */
+static void route_is_unknown(void **unused)
+{
+    (void)unused;
+    struct plan_case c = cases[0];
+    struct bh_arena arena;
+    struct bh_tls_demand demand;
+    struct bh_tls_plan plan;
+    bh_arena_init(&arena, 65536);
+    c.mode = BH_TLS_VERIFY;
+    c.sts = BH_STS_MODE_NONE;
+    struct bh_tls_plan_input input = input_of(&c, &demand, &ee);
+    assert_int_equal(bh_tls_plan_make(&input, &arena, &plan), BH_OK);
+    assert_true(plan.route_proven && !plan.route_unknown);
+    input.dnssec_unknown = true;
+    for (unsigned i = 0; i < 2; i++) { /* whether or not it says that the MX is signed */
+        input.host.mx_secure = i == 0;
+        assert_int_equal(bh_tls_plan_make(&input, &arena, &plan), BH_OK);
+        assert_true(!plan.route_proven && plan.route_unknown);
+    }
+    input.dnssec_unknown = false;
+    assert_int_equal(bh_tls_plan_make(&input, &arena, &plan), BH_OK);
+    assert_true(!plan.route_proven && !plan.route_unknown);
+    input.dnssec_unknown = true;
+    input.host.smarthost = true; /* named by the operator */
+    assert_int_equal(bh_tls_plan_make(&input, &arena, &plan), BH_OK);
+    assert_true(plan.route_proven && !plan.route_unknown);
+    bh_arena_fini(&arena);
+}
+
 static void copies_stand_alone(void **unused)
 {
     (void)unused;
@@ -304,6 +335,7 @@ int main(void)
         cmocka_unit_test(domain_is_part_of_the_demand),
         cmocka_unit_test(verify_for_nothing_is_ours),
         cmocka_unit_test(route_is_proven),
+        cmocka_unit_test(route_is_unknown),
         cmocka_unit_test(copies_stand_alone),
     };
     return cmocka_run_group_tests_name("tls_plan", tests, NULL, NULL);

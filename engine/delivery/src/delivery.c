@@ -183,6 +183,10 @@ static void tell(struct bh_delivery *d)
         bh_client_idle(&d->client)) {
         d->idle_told = true;
         d->callbacks.idle(d->callbacks.ctx, d);
+        if (d->served && d->params.clear && d->tls == NULL) {
+            d->quit = true; /* the next session tries TLS again */
+            d->again = true;
+        }
     }
 }
 
@@ -344,6 +348,7 @@ enum bh_status bh_delivery_give(struct bh_delivery *d, struct bh_delivery_txn **
         }
     }
     d->idle_told = false;
+    d->served = d->served || count > 0;
     if (d->busy) {
         d->again = true;
     } else if (d->state != DELIVERY_FINISHED) {

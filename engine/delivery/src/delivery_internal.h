@@ -81,6 +81,7 @@ struct bh_delivery {
     bool busy, again;
     bool quit, drop; /* asked for from outside */
     bool ready, tell_ready, idle_told;
+    bool served;   /* something was given */
     bool answered; /* an address answered */
     bool tls_trouble;
     bool graceful;

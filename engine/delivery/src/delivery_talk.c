@@ -41,8 +41,10 @@ static void on_handshake(struct bh_delivery *d)
                               why.len > 0 ? why : BH_LIT("no memory for a clearance"));
         return;
     }
-    d->options.peer_proven =
-        d->params.targets[d->won->target].route_proven && bh_tls_facts(d->tls)->peer_authenticated;
+    const struct bh_delivery_target *target = &d->params.targets[d->won->target];
+    const bool authenticated = bh_tls_facts(d->tls)->peer_authenticated;
+    d->options.peer_proven = target->route_proven && authenticated;
+    d->options.route_unknown = target->route_unknown && authenticated;
     bh_client_on_tls_up(&d->client, d->clearance, bh_delivery_now(d));
 }
 

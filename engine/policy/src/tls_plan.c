@@ -278,10 +278,13 @@ enum bh_status bh_tls_plan_make(const struct bh_tls_plan_input *in, struct bh_ar
 {
     const enum bh_tls_origin origin = in->exception ? BH_TLS_BY_EXCEPTION : BH_TLS_BY_CONNECTOR;
     enum bh_status status = BH_OK;
+    const bool by_name = !in->host.smarthost && !in->host.literal;
     *plan = (struct bh_tls_plan){.demand = *in->configured,
                                  .origin = origin,
                                  .reason = "",
-                                 .route_proven = in->host.smarthost || in->host.mx_secure};
+                                 .route_proven =
+                                     in->host.smarthost ||
+                                     (in->host.mx_secure && !(by_name && in->dnssec_unknown))};
     plan->demand.tlsa = (struct bh_tlsa_set){0};
     switch (in->configured->mode) {
     case BH_TLS_OFF:
@@ -309,6 +312,7 @@ enum bh_status bh_tls_plan_make(const struct bh_tls_plan_input *in, struct bh_ar
         status = plan_auto(in, arena, plan);
         break;
     }
+    plan->route_unknown = !plan->route_proven && by_name && in->dnssec_unknown;
     return status;
 }
 

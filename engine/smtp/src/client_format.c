@@ -67,7 +67,10 @@ static enum bh_happened why_not(const struct bh_client *c, const struct bh_envel
     const struct bh_ehlo *ehlo = &c->facts.ehlo;
     if (envelope->requiretls &&
         !(c->facts.tls && c->options->peer_proven && bh_client_has(c, BH_EXT_REQUIRETLS))) {
-        return BH_HAPPENED_NEEDS_REQUIRETLS;
+        /* What we could not find out is no reason to return mail. */
+        const bool ours =
+            c->facts.tls && c->options->route_unknown && bh_client_has(c, BH_EXT_REQUIRETLS);
+        return ours ? BH_HAPPENED_OUR_CONFIG : BH_HAPPENED_NEEDS_REQUIRETLS;
     }
     if (ehlo->size > 0 && envelope->size > ehlo->size) {
         return BH_HAPPENED_TOO_BIG;
@@ -96,7 +99,11 @@ bool bh_client_preflight(struct bh_client *c, struct bh_client_txn *txn)
         if (why == BH_HAPPENED_REPLY) {
             any = true;
         } else {
-            const struct bh_outcome outcome = bh_client_outcome(c, BH_STAGE_MAIL, why);
+            struct bh_outcome outcome = bh_client_outcome(c, BH_STAGE_MAIL, why);
+            if (why == BH_HAPPENED_OUR_CONFIG) {
+                outcome.text = BH_LIT("REQUIRETLS needs a proven route, and the trusted resolver "
+                                      "has not passed its self-test");
+            }
             bh_client_decide(c, txn, i, &outcome);
         }
     }

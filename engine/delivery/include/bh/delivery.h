@@ -20,8 +20,9 @@ struct bh_delivery_target {
     struct bh_ip ip;
     uint16_t port;
     const struct bh_tls_demand *demand; /* effective; what this host must prove */
-    bool route_proven; /* the way to this host is authenticated as RFC 8689 wants: with a proven
-                          peer, REQUIRETLS mail may go */
+    bool route_proven;  /* the way to this host is authenticated as RFC 8689 wants: with a proven
+                           peer, REQUIRETLS mail may go */
+    bool route_unknown; /* it may be, but our resolver can't say: REQUIRETLS mail waits */
 };
 
 /** Who we are to the next hop. Borrowed: it must outlive the session. */
@@ -43,7 +44,8 @@ struct bh_delivery_params {
     struct bh_ip source_ipv4, source_ipv6; /* family 0: the system chooses */
     struct bh_slice helo;                  /* our name */
     struct bh_delivery_auth auth;
-    bool clear;       /* in clear though TLS is offered; only where the demand allows it */
+    bool clear;       /* in clear though TLS is offered; only where the demand allows it. Such a
+                         session ends with the first work it was given: the next tries TLS */
     bool small_hello; /* see bh/tls.h */
     bool lmtp;
     bool helo_only;

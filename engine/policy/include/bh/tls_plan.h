@@ -43,6 +43,8 @@ struct bh_tls_plan_input {
     struct bh_plan_host host;
     struct bh_dane dane;
     const struct bh_sts_fact *sts; /* what is in force for the domain; NULL: not looked for */
+    bool dnssec_unknown; /* a resolver is trusted, but has not shown that it validates: what it says
+                            of DNSSEC counts for nothing, neither for nor against */
 };
 
 struct bh_tls_plan {
@@ -51,8 +53,9 @@ struct bh_tls_plan {
     enum bh_tls_origin origin;
     enum bh_happened happened; /* of all but USE: for the outcome */
     const char *reason;        /* for people, static storage; why it is so, of USE too */
-    bool route_proven; /* the host's name is authentic: DNSSEC, an enforced MTA-STS policy, or the
-                          configuration (RFC 8689 section 4.2.1) */
+    bool route_proven;  /* the host's name is authentic: DNSSEC, an enforced MTA-STS policy, or the
+                           configuration (RFC 8689 section 4.2.1) */
+    bool route_unknown; /* it is not proven, and that may be our resolver's fault */
 };
 
 /** Decide.

@@ -54,10 +54,12 @@ struct bh_client_options {
     bool helo_only;
     bool implicit_tls; /* handshake before the greeting */
     enum bh_tls_want tls;
-    bool peer_proven; /* certificate and route are authenticated as RFC 8689 section 4.2.1 wants:
-                         only then may a REQUIRETLS message go */
-    uint32_t auth;    /* BH_SASL_ bits: one of them, the strongest offered, before any mail;
-                         0: no authentication */
+    bool peer_proven;   /* certificate and route are authenticated as RFC 8689 section 4.2.1 wants:
+                           only then may a REQUIRETLS message go */
+    bool route_unknown; /* the certificate is; of the route our resolver can't say: such a message
+                           waits, uncharged */
+    uint32_t auth;      /* BH_SASL_ bits: one of them, the strongest offered, before any mail;
+                           0: no authentication */
     struct bh_slice helo; /* our name */
     struct bh_slice host; /* the next hop, for outcomes */
     struct bh_ip ip;
