@@ -57,6 +57,8 @@ struct event_log {
     struct bh_letter *held, **held_end; /* records that met a full disk, in order */
     int64_t *heal;                      /* segments whose indexes are to be looked at */
     size_t heal_count;
+    char entries[256 * BH_INDEX_ENTRY]; /* of the index, written with the last line at hand */
+    size_t entries_len;
     char text[EVENT_MAX + 256 + BH_LEDGER_SEAL];
 };
 
@@ -95,8 +97,20 @@ static void sync_records(struct event_log *log)
     log->synced_ms = mono_ms();
 }
 
+/* Readers go on without what is not written of it, and it is made whole at the next start. */
+static void write_index(struct event_log *log)
+{
+    if (log->index >= 0 && log->entries_len > 0 &&
+        write(log->index, log->entries, log->entries_len) != (ssize_t)log->entries_len) {
+        close(log->index);
+        log->index = -1;
+    }
+    log->entries_len = 0;
+}
+
 static void close_segment(struct event_log *log)
 {
+    write_index(log);
     sync_records(log);
     if (log->fd >= 0) {
         close(log->fd);
@@ -136,14 +150,13 @@ static bool put_octets(struct event_log *log, const char *text, size_t len)
 static void put_index(struct event_log *log, struct bh_slice line, uint64_t offset)
 {
     uint64_t id = 0;
-    char entry[BH_INDEX_ENTRY];
     if (log->index < 0 || !bh_event_id(line, &id)) {
         return;
     }
-    bh_index_entry(entry, id, offset);
-    if (write(log->index, entry, sizeof(entry)) != (ssize_t)sizeof(entry)) {
-        close(log->index); /* readers go on without it; it is made whole at the next start */
-        log->index = -1;
+    bh_index_entry(log->entries + log->entries_len, id, offset);
+    log->entries_len += BH_INDEX_ENTRY;
+    if (log->entries_len == sizeof(log->entries)) {
+        write_index(log);
     }
 }
 
@@ -504,6 +517,7 @@ static void *run(void *arg)
             }
             letter = next;
         }
+        write_index(log);
         idle(log);
         report_gaps(log, &told);
     }
