@@ -376,6 +376,9 @@ void outgoing_on_loaded(struct engine *e, struct lease *lease)
         session == 0 && count > 0 && bh_outcome_policy(&d->end_outcome).fault != BH_FAULT_THEIRS;
     /* A bulk job, or a hold, that was committed since the reader looked: look again. */
     const bool stale = lease->held || lease->jobs != atomic_load(&e->options.leased->jobs);
+    /* What is demanded may have changed meanwhile, too. */
+    const bool serves = session != 0 && info != NULL && !info->closing && !e->draining &&
+                        etls_session_serves(info->worker, d);
     lease->open++; /* holds it while we walk */
     if (lease->held) {
         bh_sched_set_held(e->sched, d->id, true, engine_now(e));
@@ -388,7 +391,7 @@ void outgoing_on_loaded(struct engine *e, struct lease *lease)
             item->what = LEASE_GONE;
             item->returned = true;
             settle_skip(e, item);
-        } else if (session != 0 && info != NULL && !info->closing && !e->draining) {
+        } else if (serves) {
             deliverable++;
         } else if (session != 0) {
             item->returned = true;

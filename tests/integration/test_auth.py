@@ -194,6 +194,19 @@ class Peers(AuthCase):
         for one in (partner, clear):
             self.assertEqual((0, 0), (one.count("auth"), one.count("mail")))
 
+    def test_want_of_proof_for_credentials_is_no_unmet_demand(self):
+        """The demand is met; that our credentials may not go is not the partner's fault."""
+        partner = self.asking()
+        demand = "tls encrypt { if-unmet bounce }\n    "
+        ended = 'allow-unauthenticated-peer { until 2020-01-01; reason "over" }'
+        auth = self.auth("auto", ended)
+        daemon = self.daemon(smarthost("out", partner, demand + auth, "bank.test"))
+        self.send(daemon)
+        self.kept(daemon, "bank.test", "authenticated peer")
+        self.assertEqual((0, 0), (partner.count("auth"), partner.count("mail")))
+        self.assertEqual(1, len(daemon.list()))
+        self.assertFalse([e for e in daemon.events() if e.get("result") == "bounced"])
+
     def test_a_dated_exception_lets_them_go(self):
         inside = self.asking()
         clear = self.asking(certificate=None, auth_in_clear=True)

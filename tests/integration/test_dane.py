@@ -2,7 +2,9 @@
 from harness import Case, tag
 from support.certs import Authority
 from support.dnssec import Dnssec, tlsa
-from support.senders import have
+from support.partner import EXTENSIONS
+from support.senders import have, message
+from test_intake_auth import TlsClient
 
 HOST = "127.0.0.2"
 OTHER = "127.0.0.3"
@@ -294,6 +296,40 @@ class Dane(Case):
         partner.wait_messages(10)
         daemon.wait_empty()
         self.assertLess(partner.connections, 5)
+
+    def test_the_proof_of_one_route_is_not_anothers(self):
+        """Two domains with the same host and the same demand, one by a signed MX record: what
+        REQUIRETLS asks for (RFC 8689 section 4.2.1) is had by that one alone."""
+        partner = self.partner(host=HOST, certificate=self.certificate,
+                               extensions=[*EXTENSIONS, "REQUIRETLS"])  # fmt: skip
+        self.partners.append(partner)
+        world = self.zones(dane=self.usual(), plain="@ 1 MX 10 mx1.dane.test.")
+        verify = f"verify {{ ca-file {self.ca.pem}; names mx1.dane.test }}"
+        daemon = self.relay(world, verify, more="limits { idle 60s }", start=False)
+        own, key = self.ca.issue("relay.us.test")
+        daemon.blocks["listen"] = f"""listen 127.0.0.1:0 {{
+    relay-from 127.0.0.0/8
+    tls starttls {{ certificate {own}; key {key} }}
+}}"""
+        daemon.start()
+
+        def give(recipient):
+            with TlsClient(daemon.address) as client:
+                client.say("EHLO client.test")
+                (reply,) = client.envelope("me@us.test", recipient, parameters=" REQUIRETLS")
+                self.assertEqual(250, reply.code)
+                self.assertEqual(250, client.data(message()).code)
+
+        self.send(daemon, "first@plain.test")
+        partner.wait_messages(1)
+        give("second@dane.test")
+        partner.wait_messages(2)
+        give("third@plain.test")
+        daemon.wait_until(lambda: any(e.get("result") == "bounced" and "third@plain.test" in str(e)
+                                      for e in daemon.events()), "the bounce of the third")  # fmt: skip
+        give("fourth@dane.test")
+        partner.wait_messages(3)
+        self.assertFalse([c for c in partner.commands if "third@" in str(c)])
 
     # -- what operators see
 

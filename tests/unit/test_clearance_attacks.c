@@ -312,6 +312,51 @@ static void unmet(void **unused)
     bh_tls_destroy(tls);
 }
 
+/* Credentials: to a peer that has shown who it is; else only by an exception, while it lasts, and
+ * in clear text only where TLS is not wanted at all. */
+static void credentials_need_more(void **unused)
+{
+    (void)unused;
+    const struct bh_slice secret = BH_LIT("AUTH PLAIN AGEAYg==\r\n");
+    const int64_t ever = INT64_MAX;
+    const struct bh_tls_demand *const modes[] = {&off, &opportunistic, &encrypt};
+    for (size_t i = 0; i < BH_COUNT(modes); i++) {
+        struct bh_clearance *c = NULL;
+        struct bh_tls *tls = NULL;
+        if (modes[i] == &encrypt) {
+            tls = session(modes[i], CONNECTION, GENERATION, &c);
+        } else {
+            c = plain(modes[i], CONNECTION, GENERATION);
+        }
+        demand_now(modes[i]);
+        d->params.targets[0].demand = modes[i];
+        d->tls = tls;
+        d->clearance = c;
+        assert_false(bh_clearance_is_authenticated(c));
+        const int64_t until[] = {0, 1, bh_delivery_now(d).unix_ms - 1};
+        for (size_t t = 0; t < BH_COUNT(until); t++) {
+            d->params.auth.unauthenticated_until_unix_ms = until[t];
+            assert_false(bh_delivery_may_credential(d));
+            assert_false(bh_delivery_wire(d, BH_OUTPUT_CREDENTIAL, secret));
+            /* With mail in the same write they go no sooner. */
+            assert_false(bh_delivery_wire(d, BH_OUTPUT_CREDENTIAL, mail));
+            assert_int_equal(arrived(), 0);
+        }
+        d->params.auth.unauthenticated_until_unix_ms = ever;
+        const bool excepted = modes[i] != &opportunistic;
+        assert_int_equal(bh_delivery_wire(d, BH_OUTPUT_CREDENTIAL, secret), excepted);
+        assert_int_equal(arrived() > 0, excepted);
+        /* An exception stands for the proof, not for the clearance. */
+        d->clearance = NULL;
+        assert_false(bh_delivery_wire(d, BH_OUTPUT_CREDENTIAL, secret));
+        assert_int_equal(arrived(), 0);
+        d->params.auth.unauthenticated_until_unix_ms = 0;
+        d->tls = NULL;
+        bh_clearance_destroy(c);
+        bh_tls_destroy(tls);
+    }
+}
+
 /* What may pass without one. */
 static void only_the_preamble_passes_by_itself(void **unused)
 {
@@ -340,6 +385,7 @@ int main(void)
         cmocka_unit_test(another_or_a_weaker_demand),
         cmocka_unit_test(cleared_for_tls_only_inside_it),
         cmocka_unit_test(unmet),
+        cmocka_unit_test(credentials_need_more),
         cmocka_unit_test(only_the_preamble_passes_by_itself),
     };
     return cmocka_run_group_tests_name("clearance_attacks", tests, setup, teardown);

@@ -543,6 +543,35 @@ static void the_end_waits_for_its_note(void **unused)
     assert_int_equal(w.results[1][0].fate, BH_FATE_UNTOUCHED);
 }
 
+/* Clear text must not come up for other hosts, since this one may never be spoken to in it. */
+static void trouble_under_a_demand_asks_for_nothing_less(void **unused)
+{
+    (void)unused;
+    open_session(BH_TLS_ENCRYPT, (struct manners){.starttls = true, .bad_handshake = true});
+    start();
+    give(1);
+    run();
+    assert_int_equal(w.outcome.happened, BH_HAPPENED_TLS_FAILED);
+    assert_false(w.tls_trouble);
+    assert_int_equal(w.server.privileged_in_clear, 0);
+}
+
+/* A file of ours that can't be read is no trouble of the peer's: nothing goes in clear for it. */
+static void our_own_fault_asks_for_nothing_less(void **unused)
+{
+    (void)unused;
+    open_session(BH_TLS_OPPORTUNISTIC, (struct manners){.starttls = true});
+    w.demand.client_cert = BH_LIT("/nonexistent/certificate.pem");
+    w.demand.client_key = BH_LIT("/nonexistent/key.pem");
+    start();
+    give(1);
+    run();
+    assert_int_equal(w.outcome.happened, BH_HAPPENED_OUR_SECRET);
+    assert_false(w.tls_trouble);
+    assert_int_equal(w.server.privileged_in_clear, 0);
+    assert_int_equal(w.results[0][0].fate, BH_FATE_UNTOUCHED);
+}
+
 static void a_host_that_refuses_is_followed_by_the_next(void **unused)
 {
     (void)unused;
@@ -824,6 +853,8 @@ int main(void)
         CASE(not_offered_sends_nothing),
         CASE(injected_sends_nothing),
         CASE(broken_handshake_sends_nothing),
+        CASE(trouble_under_a_demand_asks_for_nothing_less),
+        CASE(our_own_fault_asks_for_nothing_less),
         CASE(closing_mid_way),
         CASE(lost_after_the_dot),
         CASE(garbage),

@@ -152,10 +152,20 @@ static bool try_next(struct bh_delivery *d, const struct bh_outcome *outcome)
     return true;
 }
 
+/* Trouble that a lesser TLS may help against: where TLS is demanded none is ever tried, so that
+ * such a host must not bring the others to clear text; and what is wrong with us is no peer's
+ * trouble. */
+static bool may_do_with_less(const struct bh_delivery *d, const struct bh_outcome *outcome)
+{
+    const struct bh_tls_demand *demand = d->params.targets[d->won->target].demand;
+    const bool ours = outcome != NULL && bh_outcome_policy(outcome).fault == BH_FAULT_OURS;
+    return d->client.facts.tls_trouble && !ours && !bh_tls_demand_requires_tls(demand);
+}
+
 static void is_closed(struct bh_delivery *d, const struct bh_client_action *action)
 {
     const struct bh_outcome *outcome = action->outcome;
-    d->tls_trouble = d->tls_trouble || d->client.facts.tls_trouble;
+    d->tls_trouble = d->tls_trouble || may_do_with_less(d, outcome);
     if (d->tls != NULL) {
         bh_tls_shutdown(d->tls);
         (void)bh_delivery_wire(d, BH_OUTPUT_PREAMBLE, BH_EMPTY); /* courteous, too */
