@@ -262,7 +262,7 @@ static void show_row(struct output *out, const json_t *row)
            row_text(row, "protocol"), row_text(row, "body"),
            row_flag(row, "smtputf8") ? " smtputf8" : "",
            row_flag(row, "requiretls") ? " requiretls" : "",
-           row_flag(row, "tls_optional") ? " tls-optional" : "");
+           row_flag(row, "tls_optional") ? " tls-optional (recorded, not acted upon)" : "");
 }
 
 /* ---- why ---- */
