@@ -22,6 +22,7 @@
 #define BYTES_MAX ((size_t)32 << 20)
 #define RECORDS_BYTES_MAX ((size_t)128 << 20) /* records that wait for the writer or the disk */
 #define RETRY_MS 1000                         /* a full disk; and how long a sync may wait */
+#define GATHER_MS 2                           /* lines that come within it are taken together */
 #define UPKEEP_MS 600000                      /* looks at what is to go */
 
 enum { LETTER_LINE, LETTER_RECORD, LETTER_REOPEN, LETTER_STOP };
@@ -493,6 +494,14 @@ static void report_gaps(struct event_log *log, unsigned long long *told)
     *told = dropped + lost;
 }
 
+/* Lines come in swarms. Who posts one wakes us only while we wait for it: to be woken for each cost
+ * a tenth of the CPU of a message. */
+static void gather(void)
+{
+    const struct timespec nap = {.tv_nsec = GATHER_MS * 1000000};
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+}
+
 static void *run(void *arg)
 {
     struct event_log *log = arg;
@@ -502,6 +511,8 @@ static void *run(void *arg)
         const bool busy = log->dirty || log->held != NULL || log->heal_count > 0;
         if (!bh_mailbox_wait(log->box, busy ? RETRY_MS : UPKEEP_MS)) {
             (void)write_held(log);
+        } else {
+            gather();
         }
         for (struct bh_letter *letter = bh_mailbox_take_all(log->box); letter != NULL;) {
             struct bh_letter *next = letter->next;
