@@ -46,11 +46,24 @@ static bool exception_weakens(const struct bh_tls_policy *before, const struct b
     return longer || bh_tls_demand_is_weaker(&after->exception_demand, &before->exception_demand);
 }
 
-static enum bh_tls_change tls_change(const struct bh_tls_policy *before,
-                                     const struct bh_tls_policy *after)
+/* Mode auto asks for TLSA records where a resolver is trusted, and does without them elsewhere. */
+static bool loses_dane(const struct bh_connector *before, const struct bh_connector *after)
 {
-    if (bh_tls_demand_is_weaker(&after->demand, &before->demand) ||
-        exception_weakens(before, after)) {
+    return before->tls.demand.mode == BH_TLS_AUTO && after->tls.demand.mode == BH_TLS_AUTO &&
+           before->resolver.trusted && !after->resolver.trusted;
+}
+
+bool bh_connector_is_weaker(const struct bh_connector *after, const struct bh_connector *before)
+{
+    return bh_tls_demand_is_weaker(&after->tls.demand, &before->tls.demand) ||
+           exception_weakens(&before->tls, &after->tls) || loses_dane(before, after);
+}
+
+static enum bh_tls_change tls_change(const struct bh_connector *was, const struct bh_connector *is)
+{
+    const struct bh_tls_policy *before = &was->tls;
+    const struct bh_tls_policy *after = &is->tls;
+    if (bh_connector_is_weaker(is, was)) {
         return BH_TLS_WEAKER;
     }
     if (bh_tls_demand_is_weaker(&before->demand, &after->demand) ||
@@ -151,14 +164,16 @@ static void diff_connector(struct diffing *d, const struct bh_connector *before,
             diff_setting(d, setting, before, after, &place, 0);
         }
     }
-    const enum bh_tls_change tls = tls_change(&before->tls, &after->tls);
+    const enum bh_tls_change tls = tls_change(before, after);
     if (tls != BH_TLS_SAME) {
         tell(d, &(struct bh_config_change){
                     .kind = BH_CHANGE_SETTING,
                     .connector = after->name,
                     .setting = BH_LIT("tls"),
                     .before = bh_slice_str(bh_tls_mode_name(before->tls.demand.mode)),
-                    .after = bh_slice_str(bh_tls_mode_name(after->tls.demand.mode)),
+                    .after = loses_dane(before, after)
+                                 ? BH_LIT("auto without DANE: no resolver is trusted")
+                                 : bh_slice_str(bh_tls_mode_name(after->tls.demand.mode)),
                     .tls = tls});
     }
 }
@@ -271,7 +286,7 @@ static void diff_rule(struct diffing *d, const struct bh_rule_list *list)
                                            .before = old,
                                            .after = new,
                                            .tls = before != NULL &&after != NULL
-                                                      ? tls_change(&before->tls, &after->tls)
+                                                      ? tls_change(before, after)
                                                       : BH_TLS_SAME});
     }
 }

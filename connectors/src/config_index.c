@@ -155,31 +155,26 @@ static void add_connector(struct bh_load *load, struct bh_config_private *priv,
 
 /* ---- failover must not weaken TLS ---- */
 
-static bool alternate_is_weaker(const struct bh_tls_policy *alternate,
-                                const struct bh_tls_policy *primary)
-{
-    return bh_tls_demand_is_weaker(&alternate->demand, &primary->demand) ||
-           (alternate->exception.until_unix_ms != 0 && primary->exception.until_unix_ms == 0 &&
-            bh_tls_demand_is_weaker(&alternate->exception_demand, &primary->demand));
-}
-
 static void check_alternate(struct bh_load *load, const struct bh_space *space,
                             const struct bh_connector *alternate)
 {
     for (const struct bh_rule_list *list = space->lists; list != NULL; list = list->next_of_space) {
         for (const struct bh_candidate *at = list->first; at != NULL; at = at->next) {
             const struct bh_connector *primary = at->connector;
-            if (primary->cost >= alternate->cost ||
-                !alternate_is_weaker(&alternate->tls, &primary->tls)) {
+            if (primary->cost >= alternate->cost || !bh_connector_is_weaker(alternate, primary)) {
                 continue;
             }
             const struct bh_config_node *place = bh_own_statement(alternate, "failover", NULL);
+            const bool dane = alternate->tls.demand.mode == BH_TLS_AUTO &&
+                              primary->resolver.trusted && !alternate->resolver.trusted;
             bh_load_error(
                 load, place != NULL ? place : alternate->node, NULL,
                 "connector '%.*s' may take over '%.*s' from '%.*s' with a weaker TLS demand "
                 "(%s, instead of %s)",
                 BH_FMT(alternate->name), BH_FMT(bh_load_shown(space->node.key)),
-                BH_FMT(primary->name), bh_tls_mode_name(alternate->tls.demand.mode),
+                BH_FMT(primary->name),
+                dane ? "auto without a trusted resolver"
+                     : bh_tls_mode_name(alternate->tls.demand.mode),
                 bh_tls_mode_name(primary->tls.demand.mode));
             return;
         }

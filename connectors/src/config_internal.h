@@ -53,5 +53,8 @@ const struct bh_config_node *bh_own_statement(const struct bh_connector *connect
                                               const char *name, const char *inner);
 /** Does this key of a tls block count in the modes that the policy may come to act in? */
 bool bh_tls_key_has_meaning(const struct bh_tls_policy *tls, const char *key);
+/** Would mail that goes by `after` rather than by `before` ever meet a weaker TLS demand: by the
+ * demand itself, by an exception, or as DANE is lost with a trusted resolver? */
+bool bh_connector_is_weaker(const struct bh_connector *after, const struct bh_connector *before);
 /** Is this a block that counts only with its date, an exception, and without one? */
 bool bh_block_is_absent(const struct bh_setting *setting, const void *at);

@@ -178,6 +178,18 @@ static const struct {
      "t.conf:2:42: error: connector 'b' may take over 'x.example' from 'a' with a weaker TLS "
      "demand "
      "(encrypt, instead of verify)\n"},
+    {"resolver { trusted yes }\nconnector a { domains x.example }\n"
+     "connector b { domains x.example; cost 5; failover yes; resolver { trusted no } }\n",
+     "t.conf:3:42: error: connector 'b' may take over 'x.example' from 'a' with a weaker TLS "
+     "demand "
+     "(auto without a trusted resolver, instead of auto)\n"},
+    {"connector a { domains x.example; tls verify { exception { until 2030-01-01; reason r; mode "
+     "encrypt } } }\n"
+     "connector b { domains x.example; cost 5; failover yes; tls verify { exception { until "
+     "2031-01-01; reason r; mode encrypt } } }\n",
+     "t.conf:2:42: error: connector 'b' may take over 'x.example' from 'a' with a weaker TLS "
+     "demand "
+     "(verify, instead of verify)\n"},
     {"defaults { domains a.example; resolver { trusted yes } }\n",
      "t.conf:1:12: error: 'domains' belongs to a connector, not to defaults\n"
      "t.conf:1:31: error: the resolver of all connectors is the block 'resolver'\n"},

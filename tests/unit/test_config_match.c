@@ -391,6 +391,12 @@ static const struct {
      "set a|tls exception reason|| -> r\n"
      "set a|tls exception mode||verify -> encrypt\n"
      "set a|tls||verify -> verify weaker\n"},
+    {"resolver { trusted yes }\nconnector a { domains a.test; tls verify }",
+     "connector a { domains a.test; tls verify }", 1,
+     "set |resolver trusted||yes -> no\n"
+     "set default|tls||auto -> auto without DANE: no resolver is trusted weaker\n"},
+    {"connector a { domains a.test }", "resolver { trusted yes }\nconnector a { domains a.test }",
+     0, "set |resolver trusted||no -> yes\n"},
 };
 
 static void a_reload_tells_what_it_would_change(void **unused)
