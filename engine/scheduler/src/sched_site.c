@@ -409,7 +409,7 @@ void site_session_failed(struct bh_sched *s, struct site *site, struct dest *d,
         /* Says nothing about the addresses. */
         if (site->ready_count == 0) {
             round_failed(s, site, d, fault, outcome);
-        } else if (d != NULL) {
+        } else if (d != NULL && d->site == site) { /* else it has gone another way meanwhile */
             dest_failed(s, d, fault, outcome, true);
         }
         return;
