@@ -76,7 +76,7 @@ struct lease {
     struct bh_slice connector; /* its first choice */
     struct bh_slice carrier;   /* who carries it now: the same, or one that takes over */
     int64_t now_unix_ms;
-    struct tls_seen tls; /* of its session; the worker writes it before it gives an item back */
+    struct tls_seen tls; /* of its session, as it was handed out: no worker writes it */
     uint32_t count;
     uint32_t open;          /* items not yet settled; the engine's */
     struct bh_arena arena;  /* reader, then worker */

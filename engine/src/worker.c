@@ -162,7 +162,6 @@ static void on_done(void *ctx, struct bh_delivery *d, struct bh_delivery_txn *fi
         struct lease_item *item = first->user;
         BH_ASSERT(s->given > 0);
         s->given--;
-        item->lease->tls = s->seen;
         keep_hosts(item);
         bh_mailbox_post_always(s->worker->options.engine, &item->letter);
         first = next;

@@ -1,3 +1,4 @@
+#include <openssl/crypto.h>
 #include <stdlib.h>
 
 #include "bh/log.h"
@@ -9,8 +10,17 @@ struct write_request {
     struct attempt *attempt;
     size_t len;
     uint64_t plain; /* octets of the core's output that are complete with it */
+    bool secret;    /* credentials in clear, by an exception: wiped when they are gone */
     char octets[];
 };
+
+static void drop(struct write_request *w)
+{
+    if (w->secret) {
+        OPENSSL_cleanse(w->octets, w->len);
+    }
+    free(w);
+}
 
 static void on_written(uv_write_t *request, int status)
 {
@@ -23,7 +33,7 @@ static void on_written(uv_write_t *request, int status)
     } else if (current && status != UV_ECANCELED) {
         bh_client_on_event(&d->client, BH_CLIENT_LOST, bh_delivery_now(d));
     }
-    free(w);
+    drop(w);
     if (current) {
         bh_delivery_pump(d);
     }
@@ -39,10 +49,11 @@ static bool queue(struct bh_delivery *d, struct bh_slice octets, uint64_t plain)
     w->attempt = d->won;
     w->len = octets.len;
     w->plain = plain;
+    w->secret = d->tls == NULL && d->client.phase == BH_CLIENT_PHASE_AUTH;
     memcpy(w->octets, octets.ptr, octets.len);
     const uv_buf_t buf = uv_buf_init(w->octets, (unsigned)octets.len);
     if (uv_write(&w->request, (uv_stream_t *)&d->won->tcp, &buf, 1, on_written) != 0) {
-        free(w);
+        drop(w);
         return false;
     }
     d->won->queued += octets.len;
