@@ -90,6 +90,20 @@ class RequireTls(Case):
         self.give(daemon)
         self.bounced(partner)
 
+    def test_waits_while_tls_is_broken(self):
+        """Mail without it would go in clear one day; this waits for TLS, and is not returned."""
+        partner = self.partner(certificate=self.certificate, extensions=OFFERS)
+        partner.on("starttls", "454 4.7.0 not now")
+        daemon = self.relay(partner, "tls opportunistic")
+        self.give(daemon)
+        daemon.wait_until(
+            lambda: any("in clear never" in e.get("text", "") for e in daemon.events()), "a reason"
+        )
+        self.assertEqual([], self.mail_lines(partner))
+        self.assertEqual([], self.home.messages)
+        # Nobody waits in clear for more: the session has ended.
+        partner.wait_command("quit")
+
     def test_in_clear_it_is_not_taken(self):
         daemon = self.relay(self.partner(), "tls off")
         with RawClient(daemon.address) as client:

@@ -2,14 +2,14 @@
 from support.certs import Authority
 from support.partner import EXTENSIONS
 from support.senders import message
-from test_dane import HOST, Dane
+from test_dane import HOST, Signed
 from test_intake_auth import TlsClient
 
 NAME = "mx1.dane.test"
 OFFERS = [*EXTENSIONS, "REQUIRETLS"]
 
 
-class Route(Dane):
+class Route(Signed):
     """A fixed demand, `verify`, so that only the route differs from domain to domain."""
 
     def setUp(self):
