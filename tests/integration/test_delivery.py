@@ -58,7 +58,8 @@ class Outcomes(Case):
             with self.subTest(stage=stage), Partner() as partner:
                 partner.on(stage, DROP, times=1)
                 daemon = self.relay_to(partner, name=stage)
-                self.send(daemon, content=message(size=200_000))
+                # More than a socket buffers of what nobody reads: its end can't have been sent.
+                self.send(daemon, content=message(size=6_000_000 if stage == "body" else 1000))
                 partner.wait_messages(1)
                 daemon.wait_empty()
                 self.assertFalse([e for e in daemon.events() if "uncertain" in str(e)])
