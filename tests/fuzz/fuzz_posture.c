@@ -23,10 +23,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct bh_reached r;
     if (bh_posture_read(bh_slice(data, size), &p) == BH_OK) {
         check(bh_posture_write(&p, &once) == BH_OK);
-        check(bh_slice_eq(bh_buf_slice(&once), bh_slice(data, size)));
+        check(bh_posture_read(bh_buf_slice(&once), &p) == BH_OK);
+        check(bh_posture_write(&p, &twice) == BH_OK);
+        check(bh_slice_eq(bh_buf_slice(&once), bh_buf_slice(&twice)));
         (void)bh_posture_text(&p, bh_posture_worse(&p, 0), 0, text);
     }
     once.len = 0;
+    twice.len = 0;
     if (bh_reached_read(bh_slice(data, size), &r) == BH_OK) {
         check(bh_reached_write(&r, &once) == BH_OK);
         check(bh_reached_read(bh_buf_slice(&once), &r) == BH_OK);

@@ -62,7 +62,7 @@ class Signed(Case):
         return "\n".join(lines + [f"_PORT._tcp.mx1 1 {kind} {r}" for r in records])
 
     def attempt(self, daemon):
-        return [e for e in daemon.events() if e.get("evt") == "attempt"][-1]
+        return daemon.events_of("attempt")[-1]
 
     def delivered(self, partner, daemon, tls=r"^TLSv1\.", wanted="dane"):
         (got,) = partner.wait_messages(1)

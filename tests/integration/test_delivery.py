@@ -14,7 +14,7 @@ class Outcomes(Case):
         partner.wait_messages(1)
         self.assertEqual(3, partner.count("rcpt"))
         daemon.wait_empty()
-        results = [e for e in daemon.events() if e.get("evt") == "attempt"]
+        results = daemon.events_of("attempt", 3)
         self.assertEqual([451, 451, 250], [e.get("code") for e in results])
 
     def test_each_stage_that_fails_for_now(self):
@@ -72,8 +72,7 @@ class Outcomes(Case):
         queue_id = self.send(daemon)
         partner.wait_messages(1)
         daemon.wait_empty()
-        marked = [e for e in daemon.events() if e.get("msg") == queue_id and "uncertain" in str(e)]
-        self.assertTrue(marked, daemon.events())
+        daemon.events_where(lambda e: e.get("msg") == queue_id and "uncertain" in str(e))
 
     def test_killed_between_the_dot_and_its_reply(self):
         """The partner has it, we died before we knew: sent again, and marked."""
@@ -255,7 +254,7 @@ class Tls(Case):
         certificate = self.authority().issue("mx.bank.test")
         daemon = self.check("encrypt", self.partner(certificate=certificate), r"^TLSv1\.")
         daemon.wait_empty()
-        attempt = [e for e in daemon.events() if e.get("evt") == "attempt"][-1]
+        attempt = daemon.events_of("attempt")[-1]
         self.assertIn("1.3", attempt["tls"])
 
     def test_encrypt_without_an_offer_sends_nothing(self):

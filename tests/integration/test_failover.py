@@ -31,7 +31,8 @@ class Failover(Case):
         relay.wait_empty()
         self.assertEqual([], self.main.messages)
         relay.wait_line("evt=failover .*connector=main carrier=spare")
-        events = [e for e in relay.events() if e.get("msg") in first and e.get("result") == "delivered"]
+        events = relay.events_where(
+            lambda e: e.get("msg") in first and e.get("result") == "delivered", 3)  # fmt: skip
         self.assertEqual([("spare", "main")] * 3, [(e["connector"], e["instead_of"]) for e in events])
         mark = len(relay.lines)
         self.main.up()

@@ -119,7 +119,7 @@ class Passwords(Listener):
         (row,) = [row for row in self.server.ctl("show", queue_id) if row["kind"] == "message"]
         self.assertEqual("anna", row["user"])
         self.assertEqual("ESMTPSA", row["protocol"])
-        (event,) = [e for e in self.server.events() if e.get("evt") == "received"]
+        (event,) = self.server.events_of("received")
         self.assertEqual(("anna", "ESMTPSA"), (event["user"], event["protocol"]))
 
     def test_wrong_passwords(self):

@@ -57,7 +57,7 @@ class Audit(Case):
         queue_id = self.send(self.relay, "a@bank.test")
         self.relay.wait_empty()
         self.relay.stop()
-        record = [e for e in self.relay.events() if e["evt"] == "delivered"][0]
+        record = self.relay.events_of("delivered")[0]
         self.assertEqual((queue_id, "bank", "a@bank.test", "127.0.0.1", self.secure.port),
                          tuple(record[k] for k in ("msg", "connector", "rcpt", "ip", "port")))  # fmt: skip
         self.assertEqual(("encrypt", "connector", "unauthenticated", "TLSv1.3"),
@@ -73,7 +73,7 @@ class Audit(Case):
         self.send(self.relay, "secret.name@bank.test")
         self.relay.wait_empty()
         self.relay.stop()
-        record = [e for e in self.relay.events() if e["evt"] == "delivered"][0]
+        record = self.relay.events_of("delivered")[0]
         self.assertEqual("bank.test", record["domain"])
         self.assertNotIn("secret.name", str(record))
 
@@ -315,7 +315,7 @@ class Posture(Case):
         text = self.relay.ctl_run("status", options=()).stdout
         self.assertIn(f"tls worse  127.0.0.1:{self.bank.port}: STARTTLS is not offered any more", text)
         self.relay.stop()
-        self.assertEqual(1, len([e for e in self.relay.events() if e["evt"] == "tls_worse"]))
+        self.assertEqual(1, len(self.relay.events_of("tls_worse")))
 
     def test_matrix(self):
         self.deliver(1)

@@ -146,7 +146,7 @@ class Verify(TlsCase):
         self.send(daemon)
         partner.wait_messages(1)
         daemon.wait_empty()
-        attempt = [e for e in daemon.events() if e.get("evt") == "attempt"][-1]
+        attempt = daemon.events_of("attempt")[-1]
         self.assertEqual("name", attempt["auth"])
         self.assertIn(NAME, attempt["matched"])
         self.assertIn("Test CA", attempt["matched"])
@@ -324,7 +324,7 @@ class Versions(TlsCase):
         self.send(daemon)
         partner.wait_messages(1)
         daemon.wait_empty()
-        attempt = [e for e in daemon.events() if e.get("evt") == "attempt"][-1]
+        attempt = daemon.events_of("attempt")[-1]
         self.assertEqual(cipher, attempt["cipher"])
 
     def test_an_unknown_cipher_holds_mail(self):

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 
 from .waiting import GUARD, PATIENCE_S, PRESET, Changing
 
@@ -281,6 +282,23 @@ defaults { retry quick; tls off }""",
                     if line.endswith(b"\n") and line.startswith(b"{"):
                         rows.append(json.loads(line))
         return rows
+
+    def events_where(self, wanted, count=1):
+        """The events that `wanted` is true for, as soon as there are `count` of them. An event is on
+        disk a moment after what it tells of, and nothing says when."""
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            found = [event for event in self.events() if wanted(event)]
+            if len(found) >= count:
+                return found
+            if time.monotonic() > end:
+                raise AssertionError(f"{len(found)} events of {count}:\n{self.events()}\n" + self.tail())
+            with self.changed:
+                self.changed.wait(0.02)
+
+    def events_of(self, evt, count=1):
+        """All events of a kind, as soon as there are `count` of them."""
+        return self.events_where(lambda event: event.get("evt") == evt, count)
 
     def verify(self):
         """`bhctl verify`: entries, markers, counters and messages agree."""
