@@ -34,7 +34,8 @@ static void take_certificate(struct bh_posture *p, const struct bh_posture_seen 
         memcpy(p->spki, seen->spki, sizeof(p->spki));
     }
     if (seen->not_after_unix_ms != 0) {
-        p->not_after_unix_ms = seen->not_after_unix_ms;
+        /* A row holds no time before 1970; long over is long over. */
+        p->not_after_unix_ms = seen->not_after_unix_ms > 0 ? seen->not_after_unix_ms : 1;
         if (p->not_after_unix_ms - now_unix_ms < BH_POSTURE_EXPIRY_MS &&
             p->expiry_told_unix_ms != p->not_after_unix_ms) {
             p->expiry_told_unix_ms = p->not_after_unix_ms;
@@ -184,7 +185,10 @@ enum bh_status bh_posture_read(struct bh_slice value, struct bh_posture *result)
     p.not_after_unix_ms = bh_read_i64(&r);
     p.issuer_changed_unix_ms = bh_read_i64(&r);
     p.expiry_told_unix_ms = bh_read_i64(&r);
-    if (r.failed || r.rest.len > 0 || flags > 7 || version > BH_TLS_VERSION_1_3 ||
+    const bool times_good = p.last_unix_ms >= 0 && p.first_unix_ms >= 0 &&
+                            p.not_after_unix_ms >= 0 && p.issuer_changed_unix_ms >= 0 &&
+                            p.expiry_told_unix_ms >= 0;
+    if (r.failed || r.rest.len > 0 || flags > 7 || !times_good || version > BH_TLS_VERSION_1_3 ||
         best > BH_TLS_VERSION_1_3 || spki.len != sizeof(p.spki) ||
         p.issuer.len > BH_POSTURE_TEXT_MAX) {
         return BH_ECORRUPT;
