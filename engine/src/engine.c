@@ -61,6 +61,10 @@ static void back_off(struct engine *e, const struct bh_sched_action *action, boo
                                            .glitches = action->glitches,
                                            .next_event_unix_ms = action->until_unix_ms,
                                            .last = said};
+    if (d != NULL && d->last_tls[0] != '\0') {
+        change.set |= BH_SET_TLS;
+        change.last_tls = bh_slice_str(d->last_tls);
+    }
     if (park) {
         change.set |= BH_SET_PARK;
         change.park_reason =

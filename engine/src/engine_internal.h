@@ -65,6 +65,7 @@ struct dest_info {
         bool told;                /* its failed round ends nothing */
         uint32_t changes;         /* how often the carrier changed: a way by the old one is stale */
     } failover;
+    char last_tls[160]; /* of its last session that was ready */
     struct bh_sched_policy policy;
     bool in_store;           /* its record was read, or its mail was put while we looked */
     struct probe *probe;     /* NULL: one of the scheduler's */

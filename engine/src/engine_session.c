@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bh/assert.h"
 #include "bh/wire.h"
@@ -426,12 +427,25 @@ void outgoing_on_loaded(struct engine *e, struct lease *lease)
 
 /* ---- what workers say ---- */
 
+/* What its destination's row shows of TLS, from its next back-off on. */
+static void note_tls(struct engine *e, const struct worker_session *s, const char *tls)
+{
+    struct dest_info *d = edest_get(e, s->destination);
+    struct bh_slice text = bh_slice_take(bh_slice_str(tls), sizeof(d->last_tls) - 1);
+    if (s->probe != NULL || d == NULL || bh_slice_eq(text, bh_slice_str(d->last_tls))) {
+        return;
+    }
+    memcpy(d->last_tls, text.ptr, text.len);
+    d->last_tls[text.len] = '\0';
+}
+
 void outgoing_on_ready(struct engine *e, struct worker_session *s)
 {
     char tls[TLS_SEEN_TEXT];
     bh_log(BH_LOG_DEBUG, "evt=session_ready session=%u host=%s tls=\"%s\"", (unsigned)s->id,
            s->hosts[s->target].name, tls_seen_text(&s->seen, tls));
     bh_sched_session_ready(e->sched, s->id, &s->addresses[s->target], engine_now(e));
+    note_tls(e, s, tls);
     eposture_note(e, s);
 }
 

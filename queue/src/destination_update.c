@@ -74,6 +74,8 @@ static enum bh_status apply(struct bh_kv_txn *txn, struct bh_destination *d,
         d->tried = true;
         d->last = c->last;
         d->last_unix_ms = now_unix_ms;
+    }
+    if ((c->set & BH_SET_TLS) != 0) {
         d->last_tls = c->last_tls;
     }
     if ((c->set & BH_SET_SUCCESS) != 0) {

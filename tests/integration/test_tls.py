@@ -153,6 +153,16 @@ class Verify(TlsCase):
         self.assertEqual(pin(self.good[0]), attempt["spki"])
         self.nothing_in_clear(partner)
 
+    def test_the_queue_shows_what_tls_was_seen(self):
+        partner = self.partner(certificate=self.good)
+        daemon = self.verify(partner)
+        self.send(daemon)
+        partner.wait_messages(1)
+        partner.down()
+        self.send(daemon)
+        (row,) = daemon.until(lambda rows: rows and rows[0].get("tls"), "queue", what="TLS seen")
+        self.assertRegex(row["tls"], r"^verify:TLSv1\.3 .*" + NAME)
+
     def test_reasons_are_exact(self):
         cases = {
             "name mismatch: certificate names other.test": {"certificate": self.ca.issue("other.test")},

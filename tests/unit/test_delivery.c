@@ -380,17 +380,17 @@ static void open_session(enum bh_tls_mode mode, struct manners manners)
 {
     start_server(&w.server, manners);
     w.demand = (struct bh_tls_demand){.mode = mode, .min_version = BH_TLS_VERSION_1_2};
-    w.params = (struct bh_delivery_params){.id = 42,
-                                           .generation = 1,
-                                           .targets = {{BH_LIT("mx.example"),
-                                                        {.family = 4, .bytes = {127, 0, 0, 1}},
-                                                        w.server.port,
-                                                        &w.demand,
-                                                        false}},
-                                           .targets_count = 1,
-                                           .helo = BH_LIT("me.example"),
-                                           .connect_ms = 10000,
-                                           .timeouts = bh_client_default_timeouts()};
+    w.params =
+        (struct bh_delivery_params){.id = 42,
+                                    .generation = 1,
+                                    .targets = {{.host = BH_LIT("mx.example"),
+                                                 .ip = {.family = 4, .bytes = {127, 0, 0, 1}},
+                                                 .port = w.server.port,
+                                                 .demand = &w.demand}},
+                                    .targets_count = 1,
+                                    .helo = BH_LIT("me.example"),
+                                    .connect_ms = 10000,
+                                    .timeouts = bh_client_default_timeouts()};
 }
 
 static void start(void)

@@ -230,7 +230,7 @@ BH_MUST_USE enum bh_status bh_queue_destination_for(struct bh_queue *q, struct b
 /* What a change sets. */
 enum {
     BH_SET_BACKOFF = 1, /* backoff_stage, glitches, next_event_unix_ms */
-    BH_SET_LAST = 2,    /* last, last_unix_ms, last_tls */
+    BH_SET_LAST = 2,    /* last, last_unix_ms */
     BH_SET_SUCCESS = 4, /* last_success_unix_ms */
     BH_SET_HOLD = 8,    /* hold_reason, hold_by, hold_until_unix_ms */
     BH_CLEAR_HOLD = 16,
@@ -239,6 +239,7 @@ enum {
     BH_SET_FLUSH = 128,   /* up to the newest id there is; also clears back-off */
     BH_CLEAR_FLUSH = 256, /* if it is still that of flush_up_to_id and flush_unix_ms */
     BH_END_HOLD = 512,    /* its time is over: if it is still held until hold_until_unix_ms */
+    BH_SET_TLS = 2048,    /* last_tls; kept only beside BH_SET_LAST, now or earlier */
     BH_ADD_HOLD = 1024,   /* as BH_SET_HOLD, but one that holds it as long or longer stays */
 };
 
