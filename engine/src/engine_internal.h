@@ -254,6 +254,8 @@ const struct host_plan *etls_host(const struct dest_info *d,
 /** The session's addresses with their hosts and demands. @return BH_OK or BH_ENOMEM */
 BH_MUST_USE enum bh_status etls_fill_session(struct worker_session *s, const struct dest_info *d,
                                              const struct bh_sched_action *action);
+/** Is there a host that could not be looked up, or may not be used for now? */
+bool etls_has_later_host(const struct dest_info *d);
 /** Has a session that is ready proven what the destination demands today of that host? */
 bool etls_session_serves(const struct worker_session *s, const struct dest_info *d);
 

@@ -241,7 +241,6 @@ static struct judge_context context_of(struct engine *e, const struct lease_item
         .rng = &e->rng,
         .now = engine_now(e),
         .generation = lease->config->generation,
-        .hosts = d->route != NULL ? (uint32_t)d->route->list.hosts_len : 1,
         .expiry_suspended = e->expiry_suspended,
         .route = c->route == BH_ROUTE_MX ? BH_LIT("mx") : BH_LIT("smarthosts"),
     };
@@ -462,6 +461,20 @@ void outgoing_on_idle(struct engine *e, struct worker_session *s)
     }
 }
 
+/* Its host can't take it: who else could? The operator's configuration may rule out all others. */
+static enum bh_sched_elsewhere elsewhere_of(struct engine *e, const struct lease_item *item,
+                                            const struct bh_connector *connector)
+{
+    if (!judge_unfit(item, connector)) {
+        return BH_ELSEWHERE_NONE;
+    }
+    const enum bh_sched_elsewhere elsewhere = bh_sched_item_unfit(e->sched, item->sched);
+    const struct dest_info *d = edest_get(e, item->key.destination);
+    return elsewhere == BH_ELSEWHERE_NONE && d != NULL && etls_has_later_host(d)
+               ? BH_ELSEWHERE_LATER
+               : elsewhere;
+}
+
 void outgoing_on_item(struct engine *e, struct lease_item *item)
 {
     const struct session_info *info = find_session(e, item->lease->session);
@@ -471,12 +484,14 @@ void outgoing_on_item(struct engine *e, struct lease_item *item)
     const struct bh_outcome *refused = NULL;
     const enum judge_answer answer =
         again ? JUDGE_NO_ANSWER : judge_answer_of(item, ctx.connector, &refused);
+    const enum bh_sched_elsewhere elsewhere = elsewhere_of(e, item, ctx.connector);
     answered(e, item);
     if (answer != JUDGE_NO_ANSWER) {
         item->breaker_open =
             bh_sched_answer(e->sched, item->key.destination, refused, engine_now(e));
     }
     ctx.breaker_open = item->breaker_open;
+    ctx.elsewhere = elsewhere;
     if (judge_item(item, &ctx) != BH_OK) {
         /* It may have been delivered: it stays leased until there is memory to settle it. */
         item->next_settled = e->unjudged;

@@ -369,8 +369,12 @@ void settle_leave(struct engine *e, struct lease_item *item)
         lease_release(e, lease);
         return;
     }
-    bh_sched_item_done(e->sched, sched, signal, sender_hash, item->has_said ? &item->said : NULL,
-                       engine_now(e));
+    const struct bh_outcome *said = item->has_said ? &item->said : NULL;
+    if (item->detours) {
+        bh_sched_item_detour(e->sched, sched, said, engine_now(e));
+    } else {
+        bh_sched_item_done(e->sched, sched, signal, sender_hash, said, engine_now(e));
+    }
     if (warn) {
         age_pass(e, destination, false, item->has_said ? &item->said : NULL);
     }

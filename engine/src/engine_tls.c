@@ -252,7 +252,10 @@ static void keep_route(struct engine *e, struct dest_info *d)
         const struct host_plan *plan = plan_of(d->route, t->host, &rank);
         if (plan != NULL && plan->tls.verdict == BH_PLAN_USE) {
             addresses[count++] =
-                (struct bh_sched_address){.ip = t->ip, .port = t->port, .host = rank};
+                (struct bh_sched_address){.ip = t->ip,
+                                          .port = t->port,
+                                          .host = rank,
+                                          .name = bh_hash(plan->host->name, plan->host->port)};
         }
     }
     if (count == 0) {
@@ -636,6 +639,19 @@ enum bh_status etls_fill_session(struct worker_session *s, const struct dest_inf
     }
     tls_seen_want(&s->seen, &s->hosts[0].demand, bh_slice_str(s->hosts[0].origin));
     return BH_OK;
+}
+
+bool etls_has_later_host(const struct dest_info *d)
+{
+    bool later = d->route == NULL;
+    for (size_t i = 0; !later && i < d->route->list.hosts_len; i++) {
+        later = d->route->list.hosts[i].state == BH_HOST_FAILED;
+    }
+    for (uint32_t i = 0; !later && i < d->route->host_count; i++) {
+        const enum bh_plan_verdict verdict = d->route->hosts[i].tls.verdict;
+        later = verdict == BH_PLAN_LATER || verdict == BH_PLAN_OURS;
+    }
+    return later;
 }
 
 bool etls_session_serves(const struct worker_session *s, const struct dest_info *d)

@@ -9,7 +9,8 @@ struct remains {
     bool charged;   /* by an attempt at this message */
     bool uncertain; /* nobody knows whether they have it */
     bool deferred;  /* the partner refused this message for now */
-    bool soon;      /* another host may do better */
+    bool elsewhere; /* another host is to be asked at once */
+    bool later;     /* there is one, which can't be asked now */
     bool host;      /* a reply that speaks of the host or more */
     bool slow;      /* a reply rule says that the partner wants less */
     bool refused;   /* kept, since the breaker is open */
@@ -104,6 +105,27 @@ enum judge_answer judge_answer_of(const struct lease_item *item,
     return *refused != NULL ? JUDGE_REFUSED_BY_POLICY : other ? JUDGE_ANSWERED : JUDGE_NO_ANSWER;
 }
 
+/* No host is given TLS by this connector. */
+static bool is_in_vain(const struct bh_outcome *outcome, const struct bh_connector *connector)
+{
+    return outcome->happened == BH_HAPPENED_NEEDS_REQUIRETLS &&
+           connector->tls.demand.mode == BH_TLS_OFF;
+}
+
+bool judge_unfit(const struct lease_item *item, const struct bh_connector *connector)
+{
+    for (uint32_t i = 0; i < item->txn.txn.recipients_count; i++) {
+        const struct bh_client_result *result = &item->txn.txn.results[i];
+        if (result->fate == BH_FATE_DECIDED && !is_in_vain(&result->outcome, connector)) {
+            const struct bh_policy policy = bh_outcome_policy(&result->outcome);
+            if (policy.meaning == BH_MEANS_PERMANENT && policy.next_host) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static void judge_decided(const struct lease_item *item, const struct bh_outcome *outcome,
                           bool relayed, const struct judge_context *ctx,
                           struct bh_settle_recipient *r, struct remains *remains)
@@ -112,9 +134,6 @@ static void judge_decided(const struct lease_item *item, const struct bh_outcome
         return;
     }
     const struct bh_policy policy = bh_outcome_policy(outcome);
-    /* No host is given TLS by this connector. */
-    const bool in_vain = outcome->happened == BH_HAPPENED_NEEDS_REQUIRETLS &&
-                         ctx->connector->tls.demand.mode == BH_TLS_OFF;
     const bool about_message =
         policy.scope == BH_SCOPE_RECIPIENT || policy.scope == BH_SCOPE_MESSAGE;
     switch (policy.meaning) {
@@ -133,10 +152,13 @@ static void judge_decided(const struct lease_item *item, const struct bh_outcome
             keep(r, remains);
             return;
         }
-        if (policy.next_host && ctx->hosts > 1 && item->entry.attempts == 0 && !in_vain) {
-            remains->soon = true; /* another host of the route may take it */
-            remains->charged = true;
-            r->charged = true;
+        if (policy.next_host && ctx->elsewhere != BH_ELSEWHERE_NONE &&
+            !is_in_vain(outcome, ctx->connector) && !is_expired(item, ctx)) {
+            /* The same round goes on at the next host: that costs the message nothing. */
+            r->charged = ctx->elsewhere == BH_ELSEWHERE_LATER;
+            remains->elsewhere |= !r->charged;
+            remains->later |= r->charged;
+            remains->charged |= r->charged;
             keep(r, remains);
             return;
         }
@@ -233,10 +255,11 @@ static void decide_remaining(struct lease_item *item, const struct remains *rema
         *why = "uncertain, and its connector says hold";
     } else if (remains->charged) {
         settle->remaining = BH_ENTRY_DUE;
-        settle->due_unix_ms = remains->soon ? ctx->now.unix_ms
-                                            : bh_retry_due(ctx->retry, item->entry.attempts + 1,
-                                                           ctx->rng, ctx->now.unix_ms);
-        *why = remains->soon ? "another host may take it" : "retry schedule of the message";
+        settle->due_unix_ms =
+            bh_retry_due(ctx->retry, item->entry.attempts + 1, ctx->rng, ctx->now.unix_ms);
+        *why = remains->later && !remains->deferred
+                   ? "another host may take it, which can't be asked now"
+                   : "retry schedule of the message";
     } else if (remains->refused) {
         /* Behind the others: not this one alone shows, after each hold, whether it is over. */
         settle->remaining = BH_ENTRY_DUE;
@@ -251,6 +274,10 @@ static void decide_remaining(struct lease_item *item, const struct remains *rema
         settle->remaining = BH_ENTRY_DUE;
         settle->due_unix_ms = ctx->now.unix_ms + (int64_t)ctx->retry->glitch_ms;
         *why = "not charged: the host refused, not for this message";
+    } else if (remains->elsewhere) {
+        settle->remaining = BH_ENTRY_READY;
+        item->detours = true;
+        *why = "not charged: another host may take it, and is asked next";
     } else {
         settle->remaining = BH_ENTRY_READY;
         *why = "not charged: goes with its destination";
@@ -350,6 +377,7 @@ static struct bh_settle_recipient *begin(struct lease_item *item)
                                       .recipient_count = count,
                                       .remaining = BH_ENTRY_READY};
     item->has_said = false;
+    item->detours = false;
     return recipients;
 }
 

@@ -11,14 +11,16 @@ struct judge_context {
     struct bh_rng *rng;
     struct bh_now now;
     uint64_t generation;
-    uint32_t hosts;        /* how many the plan has */
-    bool breaker_open;     /* refusals by policy are kept, uncharged */
+    enum bh_sched_elsewhere elsewhere; /* could another host take what this one can't */
+    bool breaker_open;                 /* refusals by policy are kept, uncharged */
     bool unmet_ends;       /* a demand that their hosts don't meet ends mail: `if-unmet bounce` */
     bool expiry_suspended; /* the wall clock stepped and nobody has confirmed it */
     struct bh_slice route; /* for the decision record */
     struct bh_slice tls_wanted, tls_origin, tls_got, tls_reason;
 };
 
+/** Did its host lack what the message needs, so that another one could still take it? */
+bool judge_unfit(const struct lease_item *item, const struct bh_connector *connector);
 /** Fill item->settle, signal, said, returned from item->txn. All is in lease->judged.
  * @return BH_OK, or BH_ENOMEM: the item is to be returned untouched */
 BH_MUST_USE enum bh_status judge_item(struct lease_item *item, const struct judge_context *ctx);

@@ -55,6 +55,7 @@ struct lease_item {
     struct bh_queue_key at; /* where it is now: another key once it was moved */
     bool breaker_open;      /* of its destination, when it was answered */
     bool slow;              /* its partner wants less */
+    bool detours;           /* kept, for another host at once */
     bool returned;          /* untouched: goes back without a settle */
     struct lease_item *next_settled;
 };

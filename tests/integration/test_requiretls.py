@@ -76,6 +76,73 @@ class RequireTls(Case):
         self.give(daemon, parameters=" REQUIRETLS RET=FULL")
         self.bounced(partner)
 
+    def hosts(self, *extensions, names=("mx1.bank.test", "mx2.bank.test")):
+        """Partners behind one connector, tried in this order; mail goes on when one can't take it."""
+        return [self.partner(certificate=self.ca.issue(name), extensions=offered)
+                for name, offered in zip(names, extensions)]  # fmt: skip
+
+    def relay_to_all(self, *partners, more=""):
+        names = "mx1.bank.test mx2.bank.test"
+        hosts = "\n".join(f"{p.text} priority {i}" for i, p in enumerate(partners, 1))
+        return self.daemon(
+            f"""connector out {{
+    domains bank.test
+    smarthosts [
+        {hosts}
+    ]
+    {self.verify(names)}
+    {more}
+}}
+""" + smarthost("home", self.home, self.verify(), "us.test"), listen=self.listen)
+
+    def attempts(self, daemon, queue_id, count=2):
+        """(what happened, result) of each, in order."""
+        tried = daemon.events_where(
+            lambda e: e.get("evt") == "attempt" and e["msg"] == queue_id, count)  # fmt: skip
+        return [(event["happened"], event["result"]) for event in tried]
+
+    def test_the_next_host_takes_it(self):
+        """And nothing else leaves the first host for it, whose session stays open."""
+        first, second = self.hosts(EXTENSIONS, OFFERS)
+        daemon = self.relay_to_all(first, second)
+        self.give(daemon, parameters="")
+        first.wait_messages(1)
+        queue_id = self.give(daemon)
+        (message_,) = second.wait_messages(1)
+        self.assertIn(" REQUIRETLS", message_.sender_parameters)
+        self.give(daemon, parameters="")
+        first.wait_messages(2)
+        daemon.wait_empty()
+        self.assertEqual((2, 1), (len(first.messages), len(second.messages)))
+        self.assertEqual(1, first.connections)
+        second.wait_command("quit")
+        self.assertEqual([("needs_requiretls", "deferred"), ("reply", "delivered")],
+                         self.attempts(daemon, queue_id))  # fmt: skip
+
+    def test_returned_once_every_host_was_asked(self):
+        first, second = self.hosts(EXTENSIONS, EXTENSIONS)
+        daemon = self.relay_to_all(first, second)
+        queue_id = self.give(daemon)
+        self.bounced(first)
+        self.assertEqual([], self.mail_lines(second))
+        self.assertEqual([("needs_requiretls", "deferred"), ("needs_requiretls", "bounced")],
+                         self.attempts(daemon, queue_id))  # fmt: skip
+        self.assertEqual((1, 1), (first.connections, second.connections))
+
+    def test_waits_for_a_host_that_is_down(self):
+        """It may offer it: the message is neither returned nor tried in circles."""
+        first, second = self.hosts(EXTENSIONS, OFFERS)
+        second.down()
+        daemon = self.relay_to_all(first, second)
+        queue_id = self.give(daemon)
+        self.assertEqual({("needs_requiretls", "deferred")}, set(self.attempts(daemon, queue_id)))
+        second.up()
+        second.wait_messages(1)
+        daemon.wait_empty()
+        self.assertEqual([], self.home.messages)
+        # The message's own schedule begins with intervals of a second.
+        self.assertLess(first.count("ehlo"), 30)
+
     def test_tls_off(self):
         """The connector says no: at once, whatever the partner offers."""
         partner = self.partner(certificate=self.certificate, extensions=OFFERS)

@@ -49,8 +49,7 @@ static void set_up(struct fixture *f, size_t recipients)
     f->ctx = (struct judge_context){.connector = &f->connector,
                                     .retry = &f->retry,
                                     .rng = &f->rng,
-                                    .now = {.mono_ms = 1, .unix_ms = NOW_MS},
-                                    .hosts = 1};
+                                    .now = {.mono_ms = 1, .unix_ms = NOW_MS}};
 }
 
 static void tear_down(struct fixture *f)
@@ -301,31 +300,75 @@ static void leased_and_passed(void **unused)
     leased_fini(&set);
 }
 
-/* Another host may offer what the message demands; with `tls off` none is asked. */
-static void requiretls_tries_another_host_unless_tls_is_off(void **unused)
+/* Another host may have what the message demands; with `tls off` none is asked. Going on there
+ * costs the message nothing; waiting for one that is down does, and ends with the message's time.
+ */
+static void what_a_host_lacks_another_may_have(void **unused)
 {
     static const struct {
+        enum bh_happened happened;
         enum bh_tls_mode mode;
-        uint32_t hosts;
+        enum bh_sched_elsewhere elsewhere;
+        bool expired;
         enum bh_verdict verdict;
+        bool charged, detours;
+        enum bh_entry_state remaining;
     } cases[] = {
-        {BH_TLS_VERIFY, 2, BH_VERDICT_KEEP},
-        {BH_TLS_VERIFY, 1, BH_VERDICT_BOUNCED},
-        {BH_TLS_OFF, 2, BH_VERDICT_BOUNCED},
+        {BH_HAPPENED_NEEDS_REQUIRETLS, BH_TLS_VERIFY, BH_ELSEWHERE_NOW, false, BH_VERDICT_KEEP,
+         false, true, BH_ENTRY_READY},
+        {BH_HAPPENED_NEEDS_SMTPUTF8, BH_TLS_OFF, BH_ELSEWHERE_NOW, false, BH_VERDICT_KEEP, false,
+         true, BH_ENTRY_READY},
+        {BH_HAPPENED_NEEDS_REQUIRETLS, BH_TLS_VERIFY, BH_ELSEWHERE_LATER, false, BH_VERDICT_KEEP,
+         true, false, BH_ENTRY_DUE},
+        {BH_HAPPENED_NEEDS_REQUIRETLS, BH_TLS_VERIFY, BH_ELSEWHERE_NONE, false, BH_VERDICT_BOUNCED,
+         true, false, BH_ENTRY_READY},
+        {BH_HAPPENED_NEEDS_REQUIRETLS, BH_TLS_VERIFY, BH_ELSEWHERE_LATER, true, BH_VERDICT_BOUNCED,
+         true, false, BH_ENTRY_READY},
+        {BH_HAPPENED_NEEDS_REQUIRETLS, BH_TLS_VERIFY, BH_ELSEWHERE_NOW, true, BH_VERDICT_BOUNCED,
+         true, false, BH_ENTRY_READY},
+        {BH_HAPPENED_NEEDS_REQUIRETLS, BH_TLS_OFF, BH_ELSEWHERE_NOW, false, BH_VERDICT_BOUNCED,
+         true, false, BH_ENTRY_READY},
     };
     (void)unused;
     for (size_t i = 0; i < BH_COUNT(cases); i++) {
         struct fixture f;
         set_up(&f, 1);
         f.connector.tls.demand.mode = cases[i].mode;
-        f.ctx.hosts = cases[i].hosts;
+        f.ctx.elsewhere = cases[i].elsewhere;
+        f.item->age_ms = cases[i].expired ? 5 * BH_DAY_MS : 0;
         f.results[0] = (struct bh_client_result){
             .fate = BH_FATE_DECIDED,
-            .outcome = {.stage = BH_STAGE_MAIL, .happened = BH_HAPPENED_NEEDS_REQUIRETLS}};
+            .outcome = {.stage = BH_STAGE_MAIL, .happened = cases[i].happened}};
+        assert_int_equal(judge_unfit(f.item, &f.connector),
+                         cases[i].happened != BH_HAPPENED_NEEDS_REQUIRETLS ||
+                             cases[i].mode != BH_TLS_OFF);
         assert_int_equal(judge_item(f.item, &f.ctx), BH_OK);
         assert_int_equal(f.item->settle.recipients[0].verdict, cases[i].verdict);
+        assert_int_equal(f.item->settle.recipients[0].charged, cases[i].charged);
+        assert_int_equal(f.item->detours, cases[i].detours);
+        assert_int_equal(f.item->settle.remaining, cases[i].remaining);
+        assert_true(f.item->settle.due_unix_ms ==
+                    (cases[i].remaining == BH_ENTRY_DUE ? NOW_MS + 60000 : 0));
         tear_down(&f);
     }
+}
+
+/* Who was refused for now by the same host keeps the entry waiting: no detour in its stead. */
+static void a_deferral_comes_before_a_detour(void **unused)
+{
+    struct fixture f;
+    (void)unused;
+    set_up(&f, 2);
+    f.ctx.elsewhere = BH_ELSEWHERE_NOW;
+    f.results[0] = reply(450);
+    f.results[1] = (struct bh_client_result){
+        .fate = BH_FATE_DECIDED,
+        .outcome = {.stage = BH_STAGE_MAIL, .happened = BH_HAPPENED_NEEDS_SMTPUTF8}};
+    assert_int_equal(judge_item(f.item, &f.ctx), BH_OK);
+    assert_false(f.item->detours);
+    assert_int_equal(f.item->settle.remaining, BH_ENTRY_DUE);
+    assert_true(f.item->settle.due_unix_ms == NOW_MS + 60000);
+    tear_down(&f);
 }
 
 /* `if-unmet bounce` ends mail for a demand that their hosts don't meet, never for a fault of ours.
@@ -359,7 +402,8 @@ static void unmet_demands_end(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(requiretls_tries_another_host_unless_tls_is_off),
+        cmocka_unit_test(what_a_host_lacks_another_may_have),
+        cmocka_unit_test(a_deferral_comes_before_a_detour),
         cmocka_unit_test(accepted_is_delivered),
         cmocka_unit_test(recipients_are_judged_apart),
         cmocka_unit_test(expiry),

@@ -31,6 +31,9 @@ struct entry {
     uint64_t size;
     uint32_t attempts;
     bool leased;
+    bool picky;     /* it needs what not every host has */
+    uint32_t asked; /* hosts that could not take it since it last waited for its time, by bit */
+    uint32_t asks;
 };
 
 enum behaviour { OK, REFUSE, HANG, GREET_421, MAIL_421, DROP_AFTER_ONE, DEFER, BEHAVIOURS };
@@ -80,6 +83,7 @@ struct world {
     struct event events[EVENTS_MAX];
     uint32_t event_count;
     enum behaviour hosts[HOSTS];
+    uint32_t able; /* hosts that take picky entries, by bit */
     bool healed;
     uint64_t lease_bytes;
     uint32_t leased;
@@ -509,6 +513,37 @@ static void on_opened(struct world *w, const struct event *e)
     }
 }
 
+/* Another host is asked at once, or later, or there is none: then all of the plan were asked. */
+static void on_unfit(struct world *w, struct bh_sched_item *item, uint32_t host)
+{
+    struct entry *entry = &w->entries[item->id - 1];
+    const struct model_dest *d = &w->dests[entry->dest];
+    const struct bh_outcome said = {.stage = BH_STAGE_MAIL,
+                                    .happened = BH_HAPPENED_NEEDS_REQUIRETLS};
+    entry->asked |= 1U << host;
+    entry->asks++;
+    switch (bh_sched_item_unfit(w->s, item)) {
+    case BH_ELSEWHERE_NONE:
+        for (uint32_t i = 0; i <= d->site % 2; i++) {
+            assert_true((entry->asked & 1U << (d->site + i)) != 0);
+        }
+        settle(w, item, ENDED, BH_SIGNAL_NONE, &said);
+        break;
+    case BH_ELSEWHERE_LATER:
+        entry->asked = 0;
+        settle(w, item, DUE, BH_SIGNAL_NONE, &said);
+        break;
+    case BH_ELSEWHERE_NOW:
+        entry->leased = false;
+        entry->place = READY;
+        w->leased--;
+        w->lease_bytes -= item->size;
+        bh_sched_item_detour(w->s, item, &said, w->now);
+        bh_sched_dirty(w->s, entry->dest, w->now);
+        break;
+    }
+}
+
 static void on_delivered(struct world *w, const struct event *e)
 {
     struct model_session *m = session_of(w, e->session);
@@ -520,7 +555,9 @@ static void on_delivered(struct world *w, const struct event *e)
     }
     struct bh_sched_item *item = m->leased[m->leased_next++];
     m->delivered++;
-    if (behaviour == DEFER) {
+    if (w->entries[item->id - 1].picky && (w->able & 1U << m->hosts[0]) == 0) {
+        on_unfit(w, item, m->hosts[0]);
+    } else if (behaviour == DEFER) {
         settle(w, item, DUE, BH_SIGNAL_DEFERRED, &try_later);
     } else if (pick(w, 20) == 0) {
         gone(w, item);
@@ -594,6 +631,7 @@ static void add_mail(struct world *w)
         struct entry *entry = &w->entries[w->entry_count++];
         *entry = (struct entry){.dest = dest,
                                 .place = pick(w, 3) == 0 ? READY : FRESH,
+                                .picky = pick(w, 4) == 0,
                                 .size = 1 + pick(w, pick(w, 10) == 0 ? 400000 : 20000)};
         if (!w->dests[dest].loaded) {
             load(w, dest);
@@ -755,6 +793,7 @@ static void begin(struct world *w, uint64_t seed)
         .sessions_max = 1 + pick(w, 10), .lease_bytes_max = 20000 + pick(w, 400000), .seed = seed};
     w->s = bh_sched_create(&w->params);
     assert_non_null(w->s);
+    w->able = pick(w, 1U << HOSTS);
     for (uint32_t dest = 1; dest <= DESTS; dest++) {
         w->dests[dest].policy = random_policy(w, dest);
         w->dests[dest].site = dest % SITES;

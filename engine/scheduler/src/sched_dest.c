@@ -53,8 +53,8 @@ static void arm_timer(struct bh_sched *s, struct dest *d)
 /* Nothing is under way that will come back to it. */
 static bool at_rest(const struct dest *d)
 {
-    return d->items == 0 && d->leased_count == 0 && d->sessions == 0 && !d->resolving &&
-           !d->refilling;
+    return d->items == 0 && d->detours == 0 && d->leased_count == 0 && d->sessions == 0 &&
+           !d->resolving && !d->refilling;
 }
 
 /* A destination at rest leaves memory: at once when there are many, else after a while. The store's
@@ -120,7 +120,7 @@ static void want_refill(struct bh_sched *s, struct dest *d)
 static void step_runnable(struct bh_sched *s, struct dest *d)
 {
     want_refill(s, d);
-    if (d->items == 0) {
+    if (d->items == 0 && d->detours == 0) {
         return;
     }
     if (d->plan_until_ms <= s->now.mono_ms) {
@@ -130,6 +130,7 @@ static void step_runnable(struct bh_sched *s, struct dest *d)
         return;
     }
     if (d->ending) {
+        detour_end_all(s, d);
         emit_endings(s, d);
     } else if (d->site != NULL) {
         struct bh_outcome outcome;
@@ -137,7 +138,7 @@ static void step_runnable(struct bh_sched *s, struct dest *d)
             dest_failed(s, d, BH_SCHED_THEIRS, &outcome, true);
             return;
         }
-        if (!d->in_turn) {
+        if (!d->in_turn && d->items > 0) {
             site_turn_add(d->site, d);
         }
         site_step(s, d->site);
@@ -221,6 +222,7 @@ static struct dest *create(struct bh_sched *s, uint32_t id, struct connector *co
     }
     d->id = id;
     d->last = &d->first;
+    d->detour_last = &d->detour_first;
     d->next_due_unix_ms = INT64_MAX;
     bh_put_be32(d->key, id);
     d->node.key = bh_slice(d->key, sizeof(d->key));
@@ -471,7 +473,7 @@ bool bh_sched_info(const struct bh_sched *s, uint32_t destination, struct bh_sch
         return false;
     }
     *info = (struct bh_sched_dest_info){
-        .items = d->items,
+        .items = d->items + d->detours,
         .leased = d->leased_count,
         .sessions = d->sessions,
         .window = d->window,
@@ -482,7 +484,7 @@ bool bh_sched_info(const struct bh_sched *s, uint32_t destination, struct bh_sch
         .backoff_until_unix_ms =
             d->backoff_until_unix_ms > s->now.unix_ms ? d->backoff_until_unix_ms : 0,
         .next_due_unix_ms = d->next_due_unix_ms,
-        .limited = d->items > 0 ? d->limited : BH_LIMITED_BY_NOTHING,
+        .limited = d->items + d->detours > 0 ? d->limited : BH_LIMITED_BY_NOTHING,
         .said = d->said.at_unix_ms != 0 ? &d->said : NULL,
     };
     return true;

@@ -48,6 +48,12 @@ struct host {
     enum bh_happened failed_as;
 };
 
+/* Hosts that can't take an item, by name. */
+struct bh_sched_unfit {
+    uint32_t count;
+    uint64_t names[BH_SITE_HOSTS_MAX];
+};
+
 enum session_state { SESSION_CONNECTING, SESSION_IDLE, SESSION_BUSY, SESSION_CLOSING };
 
 struct session {
@@ -69,6 +75,8 @@ struct session {
     bool unproven;
     bool delivered; /* ever */
     bool succeeded; /* in the current lease */
+    bool detour;    /* opened for what other hosts can't take, and for nothing else */
+    uint64_t name;  /* of its host, once it is ready */
     uint32_t life_ms, messages_max, idle_ms;
 };
 
@@ -83,6 +91,8 @@ struct site {
     uint32_t session_count;
     uint32_t ready_count;                /* idle or busy */
     struct link *idle;                   /* sessions */
+    struct link *idle_detours;           /* those that were opened for a detour */
+    struct link *detouring;              /* destinations with items on a detour */
     struct dest *dests;                  /* attached, whether they have work or not */
     struct dest *turn_first, *turn_last; /* with waiting items, next in turn first */
     uint32_t turn_count;
@@ -125,6 +135,10 @@ struct dest {
     struct bh_sched_item *first, **last; /* waiting */
     uint32_t items;
     uint32_t fresh_items;
+    struct bh_sched_item *detour_first, **detour_last; /* waiting for another host */
+    uint32_t detours;
+    uint32_t detours_opening;     /* sessions being opened for them */
+    struct link detour_link;      /* while it has some */
     struct bh_sched_item *leased; /* with sessions, or handed over to be ended */
     uint32_t leased_count;
     struct bh_sched_item *settled; /* answered while a refill is under way, which may bring them */
@@ -207,6 +221,11 @@ struct bh_sched_item *item_lease(struct bh_sched *s, struct dest *d, struct sess
 void item_drop_window(struct bh_sched *s, struct dest *d);
 /** The refill is answered: what was settled meanwhile can be forgotten. */
 void item_forget_settled(struct bh_sched *s, struct dest *d);
+/** An item on a detour becomes leased to a session. */
+void item_lease_detour(struct bh_sched *s, struct dest *d, struct bh_sched_item *item,
+                       struct session *session);
+/** An item on a detour waits as any other again: where it could not go is forgotten. */
+void item_end_detour(struct bh_sched *s, struct dest *d, struct bh_sched_item *item);
 /** Free all items of a destination. */
 void item_free_all(struct bh_sched *s, struct dest *d);
 
@@ -222,6 +241,18 @@ void dest_wait_too(struct bh_sched *s, struct dest *d, const struct dest *other)
 void dest_failed(struct bh_sched *s, struct dest *d, enum bh_sched_fault fault,
                  const struct bh_outcome *outcome, bool by_site);
 void dest_destroy(struct bh_sched *s, struct dest *d);
+
+/* sched_detour.c */
+uint64_t host_name(const struct bh_sched_address *address);
+bool detour_can_take(const struct bh_sched_item *item, uint64_t name);
+/** What some hosts can't take goes to others: to idle sessions, or a session is opened. */
+void detour_step_site(struct bh_sched *s, struct site *site);
+/** It waits for another host, at the front or the end. */
+void detour_add(struct dest *d, struct bh_sched_item *item, bool front);
+/** It leaves the list. */
+void detour_remove(struct dest *d, struct bh_sched_item *item);
+/** Its site is another one from now on: all of its detours end. */
+void detour_end_all(struct bh_sched *s, struct dest *d);
 
 /* sched_pace.c */
 /** How many connections it may have at most, now. */
@@ -270,6 +301,12 @@ void host_release(struct bh_sched *s, struct host *host);
 /* sched_lease.c */
 /** Hand work to idle sessions, open what is missing. */
 void site_step(struct bh_sched *s, struct site *site);
+/** Lease what is on a detour and may go to the host of this session, which is idle.
+ * @return false: nothing now, and the site waits for what it takes */
+bool lease_detours(struct bh_sched *s, struct dest *d, struct session *session);
+/** Open a session for what is on a detour.
+ * @return false: nothing can be opened now; `*none` is set where no host is left to try */
+bool open_detour(struct bh_sched *s, struct dest *d, const struct bh_sched_item *item, bool *none);
 
 /* sched_session.c */
 struct session *session_find(const struct bh_sched *s, uint32_t id);

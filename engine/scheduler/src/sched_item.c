@@ -43,6 +43,7 @@ enum bh_status item_add(struct bh_sched *s, struct dest *d, const struct bh_sche
     copy->leased = false;
     copy->answered = false;
     copy->settled = false;
+    copy->unfit = NULL;
     copy->next = NULL;
     copy->prev = NULL;
     make_key(copy->key, d->id, copy->id, copy->part);
@@ -68,6 +69,7 @@ static void free_item(struct bh_sched *s, struct bh_sched_item *item)
         s->items--;
     }
     bh_map_remove(&s->known, &item->node);
+    free(item->unfit);
     free(item);
 }
 
@@ -86,9 +88,10 @@ static struct bh_sched_item *pop(struct dest *d)
     return item;
 }
 
-struct bh_sched_item *item_lease(struct bh_sched *s, struct dest *d, struct session *session)
+/* It is in no list. */
+static void become_leased(struct bh_sched *s, struct dest *d, struct bh_sched_item *item,
+                          struct session *session)
 {
-    struct bh_sched_item *item = pop(d);
     item->next = d->leased;
     item->prev = NULL;
     if (d->leased != NULL) {
@@ -103,7 +106,41 @@ struct bh_sched_item *item_lease(struct bh_sched *s, struct dest *d, struct sess
         session->leased++;
         s->lease_bytes += item->size;
     }
+}
+
+struct bh_sched_item *item_lease(struct bh_sched *s, struct dest *d, struct session *session)
+{
+    struct bh_sched_item *item = pop(d);
+    become_leased(s, d, item, session);
     return item;
+}
+
+void item_lease_detour(struct bh_sched *s, struct dest *d, struct bh_sched_item *item,
+                       struct session *session)
+{
+    detour_remove(d, item);
+    become_leased(s, d, item, session);
+}
+
+void item_end_detour(struct bh_sched *s, struct dest *d, struct bh_sched_item *item)
+{
+    (void)s;
+    detour_remove(d, item);
+    free(item->unfit);
+    item->unfit = NULL;
+    *d->last = item;
+    d->last = &item->next;
+    d->items++;
+}
+
+static void drop_detours(struct bh_sched *s, struct dest *d)
+{
+    while (d->detour_first != NULL) {
+        struct bh_sched_item *item = d->detour_first;
+        detour_remove(d, item);
+        d->has_entries = true;
+        free_item(s, item);
+    }
 }
 
 void item_drop_window(struct bh_sched *s, struct dest *d)
@@ -117,11 +154,13 @@ void item_drop_window(struct bh_sched *s, struct dest *d)
             action->count = 1;
             action->item = *d->first;
             action->item.next = NULL;
+            action->item.unfit = NULL;
             action->item.node = (struct bh_map_node){0};
         }
         d->has_entries = true;
         free_item(s, pop(d));
     }
+    drop_detours(s, d);
     if (d->in_turn) {
         site_turn_remove(d->site, d);
     }
@@ -141,6 +180,7 @@ void item_free_all(struct bh_sched *s, struct dest *d)
     while (d->first != NULL) {
         free_item(s, pop(d));
     }
+    drop_detours(s, d);
     while (d->leased != NULL) {
         struct bh_sched_item *item = d->leased;
         d->leased = item->next;
@@ -266,6 +306,27 @@ void bh_sched_item_done(struct bh_sched *s, struct bh_sched_item *item, enum bh_
     site_step_blocked(s, 1); /* memory came free */
 }
 
+void bh_sched_item_detour(struct bh_sched *s, struct bh_sched_item *item,
+                          const struct bh_outcome *outcome, struct bh_now now)
+{
+    struct session *session = NULL;
+    s->now = now;
+    struct dest *d = unlease(s, item, &session);
+    if (outcome != NULL) {
+        sched_keep_said(&d->said, outcome, now.unix_ms);
+    }
+    item->fresh = false;
+    item->session = 0;
+    if (item->unfit == NULL || d->site == NULL || !dest_may_run(s, d)) {
+        d->has_entries = true;
+        settle(s, d, item);
+    } else {
+        detour_add(d, item, false);
+    }
+    dest_step(s, d);
+    site_step_blocked(s, 1);
+}
+
 /* The message did not go: neither its session nor the connector's rate is charged for it. */
 static void uncharge(struct dest *d, struct session *session)
 {
@@ -287,13 +348,17 @@ void bh_sched_item_returned(struct bh_sched *s, struct bh_sched_item *item, stru
     struct dest *d = unlease(s, item, &session);
     uncharge(d, session);
     item->session = 0;
-    item->next = d->first;
-    d->first = item;
-    if (d->last == &d->first) {
-        d->last = &item->next;
+    if (item->unfit != NULL && !item->fresh && d->site != NULL) {
+        detour_add(d, item, true);
+    } else {
+        item->next = d->first;
+        d->first = item;
+        if (d->last == &d->first) {
+            d->last = &item->next;
+        }
+        d->items++;
+        d->fresh_items += item->fresh ? 1 : 0;
     }
-    d->items++;
-    d->fresh_items += item->fresh ? 1 : 0;
     if (session == NULL) {
         dest_step(s, d);
     } /* else the end of the session, or of its lease, is told next: not a new session meanwhile */

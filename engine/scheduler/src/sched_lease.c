@@ -59,7 +59,7 @@ static void rate_spend(const struct bh_sched *s, const struct dest *d, uint32_t 
 
 /* How many items the next lease of this destination should hold: enough to spare hops, few enough
  * that the other sessions it can hope for find work too. */
-static uint32_t lease_share(const struct dest *d, const struct session *session)
+static uint32_t lease_share(const struct dest *d)
 {
     const uint32_t busy = d->sessions - d->opening;
     const uint32_t fair = d->site->session_count / d->site->turn_count;
@@ -67,7 +67,12 @@ static uint32_t lease_share(const struct dest *d, const struct session *session)
     if (sessions > fair) {
         sessions = fair > 0 ? fair : 1;
     }
-    uint32_t share = (d->items + sessions - 1) / sessions;
+    return (d->items + sessions - 1) / sessions;
+}
+
+/* ... and no more than this session may carry. */
+static uint32_t bounded(const struct dest *d, const struct session *session, uint32_t share)
+{
     if (share > BH_LEASE_ITEMS_MAX) {
         share = BH_LEASE_ITEMS_MAX;
     }
@@ -85,17 +90,31 @@ static bool memory_allows(const struct bh_sched *s, uint64_t size)
     return s->lease_bytes == 0 || s->lease_bytes + size <= s->params.lease_bytes_max;
 }
 
+/* The next item for this session; NULL: none.
+ * @param detours of those that other hosts can't take */
+static struct bh_sched_item *next_item(const struct dest *d, const struct session *session,
+                                       bool detours)
+{
+    struct bh_sched_item *item = detours ? d->detour_first : d->first;
+    while (detours && item != NULL && !detour_can_take(item, session->name)) {
+        item = item->next;
+    }
+    return item;
+}
+
 /* Lease the next items of d, which has some, to an idle session.
  * @return false if nothing could be leased now */
-static bool lease(struct bh_sched *s, struct dest *d, struct session *session)
+static bool lease(struct bh_sched *s, struct dest *d, struct session *session, bool detours)
 {
     uint64_t next_us = 0;
-    if (!memory_allows(s, d->first->size)) {
+    struct bh_sched_item *item = next_item(d, session, detours);
+    if (!memory_allows(s, item->size)) {
         d->limited = BH_LIMITED_BY_MEMORY;
         site_block(s, d->site);
         return false;
     }
-    const uint32_t share = rate_allows(s, d, lease_share(d, session), &next_us);
+    const uint32_t share =
+        rate_allows(s, d, bounded(d, session, detours ? d->detours : lease_share(d)), &next_us);
     if (share == 0) {
         wait_for_rate(s, d, next_us);
         return false;
@@ -106,13 +125,19 @@ static bool lease(struct bh_sched *s, struct dest *d, struct session *session)
     }
     uint64_t bytes = 0;
     action->session = session->id;
-    while (action->count < share && d->first != NULL) {
-        const uint64_t size = d->first->size;
+    while (action->count < share && item != NULL) {
+        const uint64_t size = item->size;
         if (action->count > 0 && (bytes + size > BH_LEASE_BYTES_MAX || !memory_allows(s, size))) {
             break;
         }
         bytes += size;
-        action->items[action->count++] = item_lease(s, d, session);
+        action->items[action->count++] = item;
+        if (detours) {
+            item_lease_detour(s, d, item, session);
+        } else {
+            (void)item_lease(s, d, session);
+        }
+        item = next_item(d, session, detours);
     }
     rate_spend(s, d, action->count);
     session->messages += action->count;
@@ -220,8 +245,10 @@ static bool may_open(struct bh_sched *s, struct dest *d, bool proven)
 }
 
 /* The next addresses to try: not avoided, not at their limit, in the plan's order.
+ * @param detour only of hosts that may take this one; NULL: all
  * @param full a host that is at its limit, or NULL */
 static uint32_t choose_addresses(struct bh_sched *s, const struct dest *d, bool proven,
+                                 const struct bh_sched_item *detour,
                                  struct bh_sched_address chosen[BH_ROUND_ADDRESSES_MAX],
                                  struct host **full)
 {
@@ -231,7 +258,8 @@ static uint32_t choose_addresses(struct bh_sched *s, const struct dest *d, bool 
     for (uint32_t i = 0; i < site->address_count && count < BH_ROUND_ADDRESSES_MAX; i++) {
         const struct site_address *a = &site->addresses[i];
         struct host *host = host_find(s, &a->address);
-        if (site_avoids(s, a)) {
+        if (site_avoids(s, a) ||
+            (detour != NULL && !detour_can_take(detour, host_name(&a->address)))) {
             continue;
         }
         if (host == NULL || shared_allows(&host->limit, d->policy.per_host_max, proven)) {
@@ -266,19 +294,27 @@ static struct session *create(struct bh_sched *s, struct dest *d, bool proven,
     return session;
 }
 
-/* @return false if nothing more can be opened for d now */
-static bool open_one(struct bh_sched *s, struct dest *d)
+/* @param detour for this one: only to hosts that may take it, and for nothing else; NULL: for all
+ * @param none   set where no address of those is left to try
+ * @return false if nothing more can be opened for d now */
+static bool open_one(struct bh_sched *s, struct dest *d, const struct bh_sched_item *detour,
+                     bool *none)
 {
     struct bh_sched_address chosen[BH_ROUND_ADDRESSES_MAX];
     struct host *full = NULL;
     const bool proven = recently_succeeded(s, d);
+    *none = false;
     if (!may_open(s, d, proven)) {
         return false;
     }
-    const uint32_t count = choose_addresses(s, d, proven, chosen, &full);
+    const uint32_t count = choose_addresses(s, d, proven, detour, chosen, &full);
     if (count == 0 && full != NULL) {
         want(s, d, BH_LIMITED_BY_HOST, &full->limit, d->policy.per_host_max,
              full->idle != NULL ? BH_CONTAINER(full->idle, struct session, idle_host) : NULL);
+        return false;
+    }
+    if (count == 0 && detour != NULL) {
+        *none = true;
         return false;
     }
     if (count == 0) {
@@ -296,11 +332,42 @@ static bool open_one(struct bh_sched *s, struct dest *d)
         session_abandon(s, session);
         return false;
     }
+    session->detour = detour != NULL;
+    d->detours_opening += session->detour ? 1 : 0;
     d->site->evicted = 0;
     action->session = session->id;
     action->count = count;
     memcpy(action->addresses, chosen, count * sizeof(chosen[0]));
     return true;
+}
+
+bool lease_detours(struct bh_sched *s, struct dest *d, struct session *session)
+{
+    if (d->sessions - d->opening >= d->window || pace_waits(d)) {
+        d->limited = BH_LIMITED_BY_DESTINATION;
+        return false;
+    }
+    if (next_item(d, session, true) == NULL) {
+        return false;
+    }
+    if (worn_out(s, session)) {
+        (void)sched_session_close(s, session);
+        return false;
+    }
+    return lease(s, d, session, true);
+}
+
+bool open_detour(struct bh_sched *s, struct dest *d, const struct bh_sched_item *item, bool *none)
+{
+    struct site *site = d->site;
+    if (open_one(s, d, item, none)) {
+        return true;
+    }
+    const bool shared = d->limited == BH_LIMITED_BY_CONNECTOR || d->limited == BH_LIMITED_BY_TOTAL;
+    if (!*none && shared && site->idle != NULL) {
+        (void)sched_session_close(s, idle_session(site)); /* the place may be held by our own */
+    }
+    return false;
 }
 
 /* Destinations with waiting items, each once, in turn; what an idle session can take is leased. */
@@ -326,7 +393,7 @@ static void lease_all(struct bh_sched *s, struct site *site)
         if (d->sessions - d->opening >= d->window || pace_waits(d)) {
             d->limited = BH_LIMITED_BY_DESTINATION;
             tries--;
-        } else if (lease(s, d, session)) {
+        } else if (lease(s, d, session, false)) {
             session = idle_session(site); /* it may have more for the next session */
         } else {
             return; /* memory or rate: the same for those behind it, and it stays the first */
@@ -340,19 +407,21 @@ static void lease_all(struct bh_sched *s, struct site *site)
 
 void site_step(struct bh_sched *s, struct site *site)
 {
+    detour_step_site(s, site);
     lease_all(s, site);
-    if (site->turn_first == NULL) {
+    if (site->turn_first == NULL && site->detouring == NULL) {
         site->evicted = 0;
     }
     if (site->idle != NULL || site->blocked || site->rate_waiting) {
         return; /* what waits is held back by something else than connections, or waits its turn */
     }
+    bool none = false;
     for (struct dest *d = site->turn_first; d != NULL; d = d->turn_next) {
         if (!dest_may_run(s, d)) {
             continue;
         }
         d->limited = BH_LIMITED_BY_NOTHING;
-        while (d->opening < d->items && open_one(s, d)) {
+        while (d->opening - d->detours_opening < d->items && open_one(s, d, NULL, &none)) {
         }
         if (d->limited != BH_LIMITED_BY_NOTHING && d->limited != BH_LIMITED_BY_DESTINATION) {
             break; /* the same for those behind it */

@@ -99,7 +99,8 @@ void session_proven(struct bh_sched *s, struct session *session)
 static void enter_idle(struct bh_sched *s, struct session *session)
 {
     session->state = SESSION_IDLE;
-    link_push(&session->site->idle, &session->idle_site);
+    link_push(session->detour ? &session->site->idle_detours : &session->site->idle,
+              &session->idle_site);
     link_push(&session->connector->idle, &session->idle_connector);
     if (session->host_count > 0) {
         link_push(&session->hosts[0]->idle, &session->idle_host);
@@ -156,6 +157,7 @@ static struct dest *release_dest(struct session *session)
         if (session->state == SESSION_CONNECTING) {
             BH_ASSERT(d->opening > 0);
             d->opening--;
+            d->detours_opening -= session->detour ? 1 : 0;
         }
         session->dest = NULL;
     }
@@ -231,6 +233,7 @@ void bh_sched_session_ready(struct bh_sched *s, uint32_t session_id,
         session->hosts[session->host_count++] = host;
     }
     struct site *site = session->site;
+    session->name = host_name(address);
     const struct dest *d = release_dest(session);
     const uint32_t id = d != NULL ? d->id : 0;
     enter_idle(s, session);

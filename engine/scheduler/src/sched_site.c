@@ -31,6 +31,7 @@ static void site_attach(struct site *site, struct dest *d)
 void site_detach(struct bh_sched *s, struct dest *d)
 {
     struct site *site = d->site;
+    detour_end_all(s, d);
     if (d->in_turn) {
         site_turn_remove(site, d);
     }

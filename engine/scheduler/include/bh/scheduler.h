@@ -71,6 +71,7 @@ struct bh_sched_address {
     struct bh_ip ip;
     uint16_t port;
     uint16_t host; /* for the caller: index of the host's name in its plan */
+    uint64_t name; /* the host, whichever of its addresses it is; 0: as the address and port */
 };
 
 /** What limits a destination right now, for operators. */
@@ -99,6 +100,7 @@ struct bh_sched_item {
     struct bh_map_node node;
     unsigned char key[14];
     bool leased, settled;
+    struct bh_sched_unfit *unfit; /* hosts that can't take it; NULL: none known */
 };
 
 enum bh_sched_action_kind {
@@ -295,6 +297,22 @@ void bh_sched_item_done(struct bh_sched *s, struct bh_sched_item *item, enum bh_
                         uint64_t sender_hash, const struct bh_outcome *outcome, struct bh_now now);
 /** Not started: goes back to the front of its window, uncharged. */
 void bh_sched_item_returned(struct bh_sched *s, struct bh_sched_item *item, struct bh_now now);
+/** Could another host of its plan take what the host of its session can't (it lacks an extension)?
+ * A host that said so is remembered with the item, and by nothing else: all other mail goes there
+ * as before. */
+enum bh_sched_elsewhere {
+    BH_ELSEWHERE_NONE,  /* every host was asked */
+    BH_ELSEWHERE_LATER, /* there is one, but not now: it failed a moment ago, or many wait so */
+    BH_ELSEWHERE_NOW,
+};
+/** The host of its session can't take a leased item; told before it is settled. May be told again.
+ */
+enum bh_sched_elsewhere bh_sched_item_unfit(struct bh_sched *s, struct bh_sched_item *item);
+/** Instead of item_done, where another host is to be tried now: settled as ready in the entry lane,
+ * uncharged, and that is committed. It stays here, for a session with a host that has not refused
+ * it. Where none can be had, it is an ordinary item again, and no refusal is remembered. */
+void bh_sched_item_detour(struct bh_sched *s, struct bh_sched_item *item,
+                          const struct bh_outcome *outcome, struct bh_now now);
 /** Leave memory without a word about the partner (moved, filtered, gone). */
 void bh_sched_item_gone(struct bh_sched *s, struct bh_sched_item *item, struct bh_now now);
 
