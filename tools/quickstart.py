@@ -22,10 +22,10 @@ engine {{ hostname quickstart.test; control {folder}/control; event-log {folder}
 listen {listen} {{ relay-from 127.0.0.0/8 }}
 queue  {{ path {folder}/queue; max-size 1G }}
 
-connector partner-bank {{                    # no TLS, no mail
+connector partner-bank {{                    # proven, or the mail waits
     domains    bank.test *.bank.test
     smarthosts [ {bank} ]
-    tls        encrypt
+    tls        verify {{ ca-file {ca}; names mx.bank.test }}
 }}
 connector legacy {{                          # a partner that has no TLS
     domains    fax.test
@@ -47,10 +47,11 @@ def free_or_any(port):
             return 0
 
 
-def engine_in(folder, port, bank, fax):
+def engine_in(folder, port, bank, fax, authority):
     engine = Daemon(folder)
     engine.blocks = {
-        "all": CONFIG.format(folder=folder, listen=f"127.0.0.1:{port}", bank=bank.text, fax=fax.text)
+        "all": CONFIG.format(folder=folder, listen=f"127.0.0.1:{port}", bank=bank.text, fax=fax.text,
+                             ca=authority.pem)  # fmt: skip
     }
     engine.start()
     host, port = engine.address
@@ -58,8 +59,18 @@ def engine_in(folder, port, bank, fax):
     return engine
 
 
-def show_tls(got):
-    return f"{got.tls.replace('TLSv', 'TLS ')} (tls encrypt)" if got.tls else "clear text (tls off)"
+def delivery_of(engine, queue_id):
+    """The record of a message's delivery: how its partner was proven."""
+    def delivered(rows):
+        return [row for row in rows if row.get("result") == "delivered"]
+
+    return delivered(engine.until(delivered, "why", queue_id))[0]
+
+
+def show_tls(delivery):
+    if delivery["tls_wanted"] == "off":
+        return "clear text (tls off)"
+    return f"{delivery['tls_version'].replace('TLSv', 'TLS ')}, verified ({delivery['matched']})"
 
 
 def send_and_show(engine, partners):
@@ -77,9 +88,11 @@ def send_and_show(engine, partners):
             well = False
             continue
         got = partner.messages[-1]
-        chosen = connector in engine.ctl_run("explain", recipient, options=()).stdout
-        well = well and chosen and bool(got.tls) == (connector == "partner-bank")
-        print(f"sent     {queue_id} to {recipient:<15} connector {connector:<14} {show_tls(got)}")
+        delivery = delivery_of(engine, queue_id)
+        demand = "verify" if connector == "partner-bank" else "off"
+        well = well and delivery["connector"] == connector and delivery["tls_wanted"] == demand
+        well = well and bool(got.tls) == (demand == "verify")
+        print(f"sent     {queue_id} to {recipient:<15} connector {delivery['connector']:<14} {show_tls(delivery)}")
     engine.wait_empty()
     return well
 
@@ -122,7 +135,7 @@ def main():
         certificate = authority.issue("mx.bank.test")
         with Partner(certificate=certificate, name="mx.bank.test") as bank:
             with Partner(name="mx.fax.test") as fax:
-                engine = engine_in(folder, 0 if once else free_or_any(2525), bank, fax)
+                engine = engine_in(folder, 0 if once else free_or_any(2525), bank, fax, authority)
                 well = send_and_show(engine, (bank, fax))
                 show(engine, "connectors")
                 show(engine, "queue")
