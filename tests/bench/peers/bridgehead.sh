@@ -1,8 +1,8 @@
 # bridgehead (a message is in a synced LMDB transaction before its 250; there is no other mode).
-# BRIDGEHEAD_BUILD: a release build (build/release of this repository).
+# BENCH_BUILD: a release build. BRIDGEHEAD_CONNECTOR: more settings of its connector.
 # BRIDGEHEAD_CONC: most connections to one destination and to one host (20, as the other peers here).
-bh=${BRIDGEHEAD_BUILD:?}/engine/bridgehead
-bhctl=${BRIDGEHEAD_BUILD:?}/tools/bhctl
+bh=${BENCH_BUILD:?}/engine/bridgehead
+bhctl=${BENCH_BUILD:?}/tools/bhctl
 start() {
   mkdir -p "$RUN/log"
   local conc=${MAXCONN:-${BRIDGEHEAD_CONC:-20}} route= tls=off each= retry=standard connections=
@@ -37,6 +37,7 @@ connector default {
     tls     $tls
     retry   $retry
     limits  { $connections $each per-destination $conc; initial $([ "$conc" -lt 10 ] && echo "$conc" || echo 10); per-host $conc }
+    ${BRIDGEHEAD_CONNECTOR:-}
 }
 X
   "$bh" --config "$RUN/bridgehead.conf" > "$RUN/log/bridgehead.log" 2>&1 < /dev/null &
