@@ -3,7 +3,7 @@ add_library(bh_engine STATIC
     src/control_reload.c src/control_server.c src/engine.c src/engine_age.c src/engine_dest.c
     src/engine_failover.c src/engine_follow.c src/engine_posture.c src/engine_probe.c src/engine_session.c
     src/engine_settle.c src/engine_tls.c src/event_log.c src/judge.c src/lease.c src/leased.c
-    src/notify.c src/probe.c src/sched_policy.c src/sd_notify.c src/tls_seen.c
+    src/notify.c src/probe.c src/receiving.c src/sched_policy.c src/sd_notify.c src/tls_seen.c
     src/engine_exception.c src/engine_trust.c src/engine_unmet.c src/tls_audit.c
     src/engine_sts.c src/sts.c src/sts_fetch.c src/sts_lookup.c src/sts_store.c
     src/worker.c)
@@ -26,8 +26,9 @@ if(BH_TESTS AND BH_SANITIZE)
         src/engine_session.c src/engine_settle.c src/lease.c)
     target_compile_options(bh_engine_shaky PRIVATE -include ${faults}/fault.h)
     target_link_libraries(bh_engine_shaky PRIVATE bh_engine bh_flags)
-    add_library(bh_worker_shaky OBJECT src/worker.c)
-    target_compile_options(bh_worker_shaky PRIVATE -include ${faults}/crash.h)
+    add_library(bh_worker_shaky OBJECT src/receiving.c src/worker.c)
+    target_compile_options(bh_worker_shaky PRIVATE "SHELL:-include ${faults}/crash.h"
+        "SHELL:-include ${faults}/clock.h")
     target_link_libraries(bh_worker_shaky PRIVATE bh_engine bh_flags)
     add_library(bh_clock_shaky OBJECT src/engine.c)
     target_compile_options(bh_clock_shaky PRIVATE -include ${faults}/clock.h)

@@ -8,6 +8,7 @@
 #include "bh/intake.h"
 #include "bh/kv_lmdb.h"
 #include "bh/resolver.h"
+#include "bh/suspects.h"
 #include "engine.h"
 
 #define WORKERS_MAX 64
@@ -36,6 +37,7 @@ struct daemon {
     struct bh_queue *queue;
     struct bh_inflight *inflight;
     struct leased_set leased;
+    struct bh_suspects suspects; /* read at start, then only looked at, by workers */
     struct bh_store *store;
     struct event_log *events;
     struct engine *engine;

@@ -27,6 +27,7 @@
 #include "bh/log.h"
 #include "bh/queue_id.h"
 #include "control_server.h"
+#include "receiving.h"
 #include "sd_notify.h"
 
 #define CONFIG_DEFAULT "/etc/bridgehead/bridgehead.conf"
@@ -188,7 +189,10 @@ static void on_worker_started(void *ctx, struct worker *worker, uv_loop_t *loop,
                                             .hooks = {.ctx = d,
                                                       .config = get_config,
                                                       .on_committed = on_committed,
-                                                      .has_room = has_room},
+                                                      .has_room = has_room,
+                                                      .handling = receiving_handling,
+                                                      .refuse = receiving_refuse},
+                                            .number = number,
                                             .hostname = config->engine.hostname,
                                             .listeners = listeners,
                                             .listener_count = d->listener_count};
@@ -530,7 +534,10 @@ static enum bh_status mark_left(struct daemon *d, struct bh_kv_txn *txn, struct 
     }
     for (size_t i = 0; status == BH_OK && i < count; i++) {
         bool quarantined = false;
-        if (handling[i].step != BH_HANDLING_NOTHING && handling[i].id != 0) {
+        const bool queued = handling[i].step != BH_HANDLING_NOTHING &&
+                            handling[i].step != BH_HANDLING_RECEIVE &&
+                            handling[i].step != BH_HANDLING_STORE;
+        if (queued && handling[i].id != 0 && handling[i].blame != BH_BLAME_NOT) {
             status = bh_queue_mark_crashed(d->queue, txn, handling[i].id, now_of(d), &quarantined);
             status = status == BH_ENOTFOUND ? BH_OK : status;
         }
@@ -567,6 +574,9 @@ static enum bh_status recover(struct daemon *d, const struct bh_config *config)
     struct bh_arena arena;
     bh_arena_init(&arena, BH_QUEUE_ARENA);
     status = mark_left(d, txn, &arena);
+    if (status == BH_OK) {
+        status = receiving_recover(d, txn, &arena);
+    }
     bh_arena_reset(&arena);
     d->paused = control_was_paused(txn, &arena);
     bh_arena_fini(&arena);
@@ -575,7 +585,13 @@ static enum bh_status recover(struct daemon *d, const struct bh_config *config)
         return status;
     }
     status = bh_queue_commit(d->queue, txn);
-    return status == BH_OK ? bh_inflight_clear(d->inflight) : status;
+    if (status == BH_OK) {
+        status = bh_inflight_clear(d->inflight);
+    }
+    if (status == BH_OK) {
+        dying_watch(d->inflight);
+    }
+    return status;
 }
 
 /* ---- threads ---- */

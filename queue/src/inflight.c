@@ -26,7 +26,9 @@ struct header {
     uint64_t magic;
     uint32_t slots;
     uint32_t threads;
-    uint8_t unused[48];
+    atomic_uint_least32_t death; /* enum bh_death */
+    uint32_t dying; /* the number of the thread that noted it, plus 1; 0: it has none */
+    uint8_t unused[40];
 };
 
 struct slot {
@@ -43,6 +45,9 @@ struct handling {
     atomic_uint_least32_t step;
     uint8_t unused[48];
 };
+
+/* The number by which this thread handles messages, plus 1. */
+static _Thread_local uint32_t handling_number;
 
 #define SLOT_TAKEN 3 /* its owner has not set it yet: to the next process as free */
 
@@ -93,12 +98,29 @@ static void keep_slot(struct bh_inflight *f, const struct slot *slot)
     }
 }
 
-static void keep_handling(struct bh_inflight *f, const struct handling *handling)
+static enum bh_blame blame_of(const struct header *header, uint32_t thread)
+{
+    switch (atomic_load(&header->death)) {
+    case BH_DEATH_OWN: /* A thread without a number may have tripped over what another left. */
+        return header->dying == 0            ? BH_BLAME_MAYBE
+               : header->dying == thread + 1 ? BH_BLAME_LIKELY
+                                             : BH_BLAME_NOT;
+    case BH_DEATH_HUNG: /* Threads that go on are rarely caught in the middle of a step. */
+        return BH_BLAME_LIKELY;
+    default:
+        return BH_BLAME_MAYBE;
+    }
+}
+
+static void keep_handling(struct bh_inflight *f, const struct header *header, uint32_t thread,
+                          const struct handling *handling)
 {
     const uint32_t step = atomic_load(&handling->step);
     if (step != BH_HANDLING_NOTHING && step <= BH_HANDLING_REPORT) {
-        f->left_handling[f->left_handling_count++] = (struct bh_handling){
-            .step = (enum bh_handling_step)step, .id = atomic_load(&handling->id)};
+        f->left_handling[f->left_handling_count++] =
+            (struct bh_handling){.step = (enum bh_handling_step)step,
+                                 .blame = blame_of(header, thread),
+                                 .id = atomic_load(&handling->id)};
     }
 }
 
@@ -130,7 +152,7 @@ static enum bh_status read_left(struct bh_inflight *f)
         if (!read_at(f->fd, &handling, sizeof(handling), offset)) {
             return system_error("read");
         }
-        keep_handling(f, &handling);
+        keep_handling(f, &header, i, &handling);
     }
     return BH_OK;
 }
@@ -267,8 +289,21 @@ void bh_inflight_handling(struct bh_inflight *f, uint32_t thread, enum bh_handli
 {
     BH_ASSERT(f->clear);
     BH_ASSERT(thread < f->thread_count);
+    handling_number = thread + 1;
     struct handling *at = &f->handling[thread];
     atomic_store_explicit(&at->step, BH_HANDLING_NOTHING, memory_order_release);
     atomic_store_explicit(&at->id, id, memory_order_release);
     atomic_store_explicit(&at->step, (uint_least32_t)step, memory_order_release);
+}
+
+void bh_inflight_dying(struct bh_inflight *f, enum bh_death death)
+{
+    if (f->map == NULL) {
+        return;
+    }
+    struct header *header = (struct header *)(void *)f->map;
+    uint_least32_t expected = BH_DEATH_UNKNOWN;
+    if (atomic_compare_exchange_strong(&header->death, &expected, (uint_least32_t)death)) {
+        header->dying = handling_number;
+    }
 }

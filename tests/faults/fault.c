@@ -2,6 +2,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -78,5 +79,17 @@ void fault_inflight_handling(struct bh_inflight *f, uint32_t thread, enum bh_han
     bh_inflight_handling(f, thread, step, id);
     if (step == BH_HANDLING_SEND && getenv("BH_FAULT_CRASH_SENDING") != NULL) {
         _exit(70); /* a crash as the next process sees it: nothing was tidied up */
+    }
+    /* A failed assertion in a step of intake. */
+    const char *ends = getenv("BH_FAULT_CRASH_INTAKE");
+    if (ends != NULL && step == BH_HANDLING_RECEIVE && strcmp(ends, "hang") == 0) {
+        fprintf(stderr, "evt=fault_hangs\n");
+        while (true) {
+            (void)pause();
+        }
+    }
+    if (ends != NULL && ((step == BH_HANDLING_RECEIVE && strcmp(ends, "receive") == 0) ||
+                         (step == BH_HANDLING_STORE && strcmp(ends, "store") == 0))) {
+        abort();
     }
 }

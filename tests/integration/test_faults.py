@@ -3,9 +3,11 @@ fail. Whatever could not be begun is begun later, nothing is lost, and nothing g
 import collections
 import os
 import re
+import signal
 
 from harness import Case, smarthost
 from support.daemon import BRIDGEHEAD
+from support.senders import RawClient, message
 
 FAULTY = BRIDGEHEAD + "-faults"
 DOMAINS = ("bank.test", "fax.test", "post.test")
@@ -97,3 +99,83 @@ class Quarantine(Case):
         remote.wait_messages(1)
         self.assertEqual(["other@bank.test"], remote.addresses())
         self.assertEqual([poison], [row["id"] for row in relay.list("--state", "held")])
+
+
+class Receiving(Case):
+    """A message that is being received has no id. It is known again by its envelope, and refused for
+    a while once receiving it has ended the process twice."""
+
+    def setUp(self):
+        super().setUp()
+        if not os.path.exists(FAULTY):
+            self.skipTest("only sanitized builds have it")
+        self.remote = self.partner()
+        self.relay = self.daemon(smarthost("out", self.remote), start=False)
+        self.relay.program = FAULTY
+        self.clock = self.relay.path("clock")
+
+    def begin(self, client):
+        client.hello()
+        client.envelope("poison@us.test", "a@bank.test", "b@bank.test")
+        client.send("DATA\r\n")
+
+    def dies_receiving(self, fault):
+        """A client whose message ends the process, and hears nothing of it."""
+        self.relay.environment = {"BH_FAULT_CRASH_INTAKE": fault}
+        self.relay.start()
+        with RawClient(self.relay.address) as client:
+            self.begin(client)
+            if fault == "store":
+                self.assertEqual(354, client.reply().code)
+                client.send(message() + b".\r\n")
+            if fault == "hang":
+                self.relay.wait_line("evt=fault_hangs")
+                self.relay.process.send_signal(signal.SIGABRT)  # As a watchdog does.
+            self.assertEqual(-signal.SIGABRT, self.relay.wait_end())
+
+    def refused(self):
+        with RawClient(self.relay.address) as client:
+            self.begin(client)
+            reply = client.reply()
+            self.assertEqual(451, reply.code, reply)
+            client.say("RSET")
+            client.envelope("poison@us.test", "b@bank.test", "a@bank.test")
+            client.send(b"BDAT 9 LAST\r\n" + b"x: y\r\n\r\n.")
+            self.assertEqual(451, client.reply().code)
+            client.envelope("poison@us.test", "other@bank.test")  # Another message.
+            self.assertEqual(250, client.data(message()).code)
+
+    def ends_twice(self, fault):
+        self.dies_receiving(fault)
+        self.relay.environment = {"BH_FAULT_CLOCK": self.clock}
+        self.dies_receiving(fault)
+        self.relay.environment = {"BH_FAULT_CLOCK": self.clock}
+        self.relay.start()
+        self.relay.wait_line("evt=receiving_ended_the_process .* times=2")
+        self.refused()
+        self.relay.wait_line("evt=suspect_refused")
+        self.remote.wait_messages(1)
+        self.assertEqual(["other@bank.test"], self.remote.addresses())
+        shown = self.relay.ctl_run("status", options=()).stdout
+        self.assertRegex(shown, "intake: 1 envelope gets 451 until .*: receiving it ended the engine")
+        with open(self.clock, "w", encoding="utf-8") as out:
+            out.write("3600")  # The while is over.
+        self.assertTrue(self.send(self.relay, ["b@bank.test", "a@bank.test"], sender="poison@us.test"))
+        self.remote.wait_messages(2)
+
+    def test_parsing_it_twice(self):
+        self.ends_twice("receive")
+
+    def test_storing_it_twice(self):
+        self.ends_twice("store")
+
+    def test_a_watchdog_ends_it_twice(self):
+        self.ends_twice("hang")
+
+    def test_once_is_no_reason(self):
+        self.dies_receiving("receive")
+        self.relay.environment = {}
+        self.relay.start()
+        self.relay.wait_line("evt=receiving_ended_the_process .* times=1")
+        self.send(self.relay, ["a@bank.test", "b@bank.test"], sender="poison@us.test")
+        self.remote.wait_messages(1)

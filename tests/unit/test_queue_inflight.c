@@ -2,6 +2,7 @@
 #include "queue_fixture.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -91,6 +92,7 @@ static void what_was_in_flight_survives(void **unused)
         assert_int_equal(count, 1);
         assert_int_equal(handling[0].step, BH_HANDLING_SEND);
         assert_int_equal(handling[0].id, 42);
+        assert_int_equal(handling[0].blame, BH_BLAME_MAYBE); /* killed: nobody knows */
         if (round == 1) {
             assert_int_equal(bh_inflight_clear(f), BH_OK);
         }
@@ -103,6 +105,59 @@ static void what_was_in_flight_survives(void **unused)
     bh_inflight_left_handling(f, &count);
     assert_int_equal(count, 0);
     bh_inflight_close(f);
+}
+
+/* A thread that handles a message, and dies of it if told to. */
+struct handler {
+    struct bh_inflight *f;
+    uint32_t number;
+    bool dies;
+};
+
+static void *handle(void *ctx)
+{
+    const struct handler *h = ctx;
+    bh_inflight_handling(h->f, h->number, BH_HANDLING_RECEIVE, 50 + h->number);
+    if (h->dies) {
+        bh_inflight_dying(h->f, BH_DEATH_OWN);
+    }
+    return NULL;
+}
+
+static void who_ends_the_process_is_known(void **unused)
+{
+    (void)unused;
+    /* Of three threads the second dies; one without a number does; a watchdog ends it. */
+    static const struct {
+        uint32_t dies;
+        enum bh_death death;
+        enum bh_blame blame[3];
+    } cases[] = {{1, BH_DEATH_OWN, {BH_BLAME_NOT, BH_BLAME_LIKELY, BH_BLAME_NOT}},
+                 {9, BH_DEATH_OWN, {BH_BLAME_MAYBE, BH_BLAME_MAYBE, BH_BLAME_MAYBE}},
+                 {9, BH_DEATH_HUNG, {BH_BLAME_LIKELY, BH_BLAME_LIKELY, BH_BLAME_LIKELY}}};
+    for (size_t i = 0; i < BH_COUNT(cases); i++) {
+        struct bh_inflight *f = open_file(2, 3);
+        bh_inflight_dying(f, BH_DEATH_OWN); /* too early to be noted */
+        assert_int_equal(bh_inflight_clear(f), BH_OK);
+        for (uint32_t number = 0; number < 3; number++) {
+            pthread_t thread;
+            struct handler h = {f, number, number == cases[i].dies};
+            assert_int_equal(pthread_create(&thread, NULL, handle, &h), 0);
+            assert_int_equal(pthread_join(thread, NULL), 0);
+        }
+        bh_inflight_dying(f, cases[i].death); /* the first note counts */
+        bh_inflight_close(f);
+        f = open_file(2, 3);
+        size_t count;
+        const struct bh_handling *left = bh_inflight_left_handling(f, &count);
+        assert_int_equal(count, 3);
+        for (size_t k = 0; k < 3; k++) {
+            assert_int_equal(left[k].id, 50 + k);
+            assert_int_equal(left[k].blame, cases[i].blame[k]);
+        }
+        assert_int_equal(bh_inflight_clear(f), BH_OK);
+        bh_inflight_close(f);
+    }
 }
 
 static void slots_are_given_once_and_run_out(void **unused)
@@ -147,6 +202,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_was_in_flight_survives, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(who_ends_the_process_is_known, set_up, tear_down),
         cmocka_unit_test_setup_teardown(slots_are_given_once_and_run_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(other_files_say_nothing, set_up, tear_down),
     };

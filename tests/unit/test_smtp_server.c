@@ -384,6 +384,13 @@ static bool routable(void *ctx, struct bh_slice sender, struct bh_slice recipien
     return !bh_slice_eq(bh_address_domain(recipient), BH_LIT("nowhere.example"));
 }
 
+/* One sender's messages have ended the process before. */
+static bool suspect(void *ctx, const struct bh_server_txn *txn)
+{
+    (void)ctx;
+    return bh_slice_eq(txn->envelope.sender, BH_LIT("poison@client.example"));
+}
+
 static void set(struct run *run, const char *name, unsigned long long value)
 {
     struct bh_server_limits *l = &run->options.limits;
@@ -472,7 +479,8 @@ static void play(const char *script, size_t step, uint64_t seed)
     run.options = (struct bh_server_options){.hostname = BH_LIT("mx.test"),
                                              .postmaster = BH_EMPTY,
                                              .to_ascii = to_ascii,
-                                             .routable = routable};
+                                             .routable = routable,
+                                             .suspect = suspect};
     run.options.limits = bh_server_default_limits();
     run.may_relay = true;
     run.now = (struct bh_now){1000, 1764000000000};

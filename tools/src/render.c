@@ -116,6 +116,14 @@ static void put_total_line(const struct output *out, const json_t *end, bool run
         }
         printf("\n");
     }
+    if (row_number(end, "suspects_refused") > 0) {
+        const bool one = row_number(end, "suspects_refused") == 1;
+        printf("attention  intake: %" PRId64 " envelope%s 451 until %s: receiving %s ended the "
+               "engine twice. Its log names the sender: evt=suspect_refused\n",
+               row_number(end, "suspects_refused"), one ? " gets" : "s get",
+               text_time(row_number(end, "suspects_until_unix_ms"), out->now_unix_ms, since),
+               one ? "it" : "them");
+    }
 }
 
 static void status_end(struct output *out, const json_t *end, bool running)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "bh/pause.h"
+#include "bh/suspects.h"
 #include "view_private.h"
 
 #define STATUS_ATTENTION_MAX 20 /* rows; the rest are in the totals */
@@ -271,6 +272,25 @@ static bool put_pause(struct bh_view *v, struct bh_kv_txn *txn, struct bh_json *
     return true;
 }
 
+/* Clients that are told to come later, since we failed at what they send. */
+static void put_suspects(struct bh_view *v, struct bh_kv_txn *txn, struct bh_json *j)
+{
+    struct bh_suspects suspects;
+    uint64_t refused = 0;
+    int64_t until_unix_ms = 0;
+    bh_arena_reset(&v->scratch);
+    if (bh_suspects_get(txn, &v->scratch, &suspects) != BH_OK) {
+        return;
+    }
+    for (uint32_t i = 0; i < suspects.count; i++) {
+        const int64_t until = bh_suspect_until(&suspects.list[i], v->now_unix_ms);
+        refused += until > 0 ? 1 : 0;
+        until_unix_ms = until > until_unix_ms ? until : until_unix_ms;
+    }
+    view_u64(j, "suspects_refused", refused);
+    view_time(j, "suspects_until_unix_ms", until_unix_ms);
+}
+
 static void put_totals(struct bh_view *v, struct bh_kv_txn *txn, struct bh_json *j)
 {
     const struct view_totals *t = &v->totals;
@@ -292,6 +312,7 @@ static void put_totals(struct bh_view *v, struct bh_kv_txn *txn, struct bh_json 
         view_str(j, "dnssec", engine.dnssec);
     }
     view_bool(j, "running", running);
+    put_suspects(v, txn, j);
     const bool paused = put_pause(v, txn, j);
     if (running) {
         view_bool(j, "intake_paused", engine.intake_paused);

@@ -11,6 +11,7 @@
 #include "bh/intake.h"
 #include "bh/proxy_v2.h"
 #include "bh/smtp_received.h"
+#include "bh/suspects.h"
 #include "bh/tls.h"
 
 #define READ_SIZE 65536           /* octets of one read */
@@ -88,6 +89,7 @@ struct bh_intake {
     uv_timer_t full_timer;    /* runs while full */
     uv_timer_t files_timer;
     bool draining;
+    uint64_t handled; /* fingerprint of what was last told to be handled; 0: nothing */
     void (*drained)(void *ctx);
     void *drained_ctx;
     struct bh_mailbox *mailbox; /* answers of the store */
@@ -189,6 +191,7 @@ struct message {
     bool discarded;        /* DISCARD came: free it when the store gives it back */
     enum bh_status status; /* of the task that ended */
     struct bh_now now;
+    uint64_t fingerprint; /* names it until it has an id */
     struct bh_arena arena;
     const struct bh_config *config;
     struct bh_received received;

@@ -72,6 +72,15 @@ static void take(struct message *m, struct bh_slice *content)
 
 /* --- on the store's thread --- */
 
+/* Should this end the process, the next one knows by which message. */
+static void tell_storing(const struct message *m, enum bh_handling_step step)
+{
+    const struct bh_intake_hooks *hooks = &m->intake->params.hooks;
+    if (hooks->handling != NULL) {
+        hooks->handling(hooks->ctx, BH_INTAKE_STORE_THREAD, step, m->fingerprint);
+    }
+}
+
 static enum bh_status append_blocks(struct message *m, struct bh_queue *q, struct bh_kv_txn *txn)
 {
     enum bh_status status = BH_OK;
@@ -107,7 +116,10 @@ static enum bh_status run_append(struct bh_store_task *task, struct bh_queue *q,
             return status;
         }
     }
-    return append_blocks(m, q, txn);
+    tell_storing(m, BH_HANDLING_STORE);
+    const enum bh_status status = append_blocks(m, q, txn);
+    tell_storing(m, BH_HANDLING_NOTHING);
+    return status;
 }
 
 static enum bh_status run_put(struct bh_store_task *task, struct bh_queue *q, struct bh_kv_txn *txn)
@@ -123,6 +135,7 @@ static enum bh_status run_put(struct bh_store_task *task, struct bh_queue *q, st
                                .stamp_ctx = m,
                                .head = BH_EMPTY};
     enum bh_status status = BH_OK;
+    tell_storing(m, BH_HANDLING_STORE);
     if (m->open_id != 0) {
         put.head = bh_slice(m->head, m->received_len);
         status = append_blocks(m, q, txn);
@@ -133,7 +146,11 @@ static enum bh_status run_put(struct bh_store_task *task, struct bh_queue *q, st
         put.content = pieces;
         put.content_count = m->storing_count;
     }
-    return status == BH_OK ? bh_queue_put(q, txn, &put, m->now, &m->arena, &m->result) : status;
+    if (status == BH_OK) {
+        status = bh_queue_put(q, txn, &put, m->now, &m->arena, &m->result);
+    }
+    tell_storing(m, BH_HANDLING_NOTHING);
+    return status;
 }
 
 static enum bh_status run_discard(struct bh_store_task *task, struct bh_queue *q,
@@ -412,6 +429,8 @@ bool message_begin(struct session *s, struct bh_server_txn *txn)
     m->intake = intake;
     m->txn = txn;
     m->now = intake_now();
+    m->fingerprint = bh_suspect_fingerprint(&txn->envelope, txn->declared_size, txn->recipients,
+                                            txn->recipients_count);
     m->session = s;
     m->next = s->messages;
     s->messages = m;

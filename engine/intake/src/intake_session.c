@@ -152,6 +152,33 @@ void session_arm(struct session *s)
     uv_timer_start(&s->timer, on_timer, due > now_ms ? due - now_ms : 0, 0);
 }
 
+/* --- what is handled --- */
+
+/* Should this thread end the process, the next one knows over which message: the one whose content
+ * is parsed, from its first octet to its last. Between the calls of the loop it handles nothing. */
+static void tell_handling(struct bh_intake *intake, const struct message *m)
+{
+    const struct bh_intake_hooks *hooks = &intake->params.hooks;
+    const uint64_t fingerprint = m != NULL ? m->fingerprint : 0;
+    if (hooks->handling != NULL && intake->handled != fingerprint) {
+        intake->handled = fingerprint;
+        hooks->handling(hooks->ctx, intake->params.number,
+                        fingerprint != 0 ? BH_HANDLING_RECEIVE : BH_HANDLING_NOTHING, fingerprint);
+    }
+}
+
+/* Of the core, before it takes content. */
+static bool suspect(void *ctx, const struct bh_server_txn *txn)
+{
+    const struct bh_intake *intake = ctx;
+    const struct bh_intake_hooks *hooks = &intake->params.hooks;
+    return hooks->refuse != NULL &&
+           hooks->refuse(hooks->ctx,
+                         bh_suspect_fingerprint(&txn->envelope, txn->declared_size, txn->recipients,
+                                                txn->recipients_count),
+                         txn->envelope.sender);
+}
+
 /* --- the pump --- */
 
 static void begin(struct session *s, struct bh_server_txn *txn)
@@ -224,6 +251,7 @@ static void pump(struct session *s)
            io_queued(s) < WRITE_QUEUE_MAX) {
         if (bh_server_next(&s->server, &action)) {
             act(s, &action);
+            tell_handling(s->intake, s->message);
             continue;
         }
         io_release(s);
@@ -237,10 +265,13 @@ static void pump(struct session *s)
 void session_pump(struct session *s)
 {
     if (s->stage == STAGE_CLOSED) {
+        tell_handling(s->intake, NULL);
         session_free_if_done(s);
         return;
     }
+    tell_handling(s->intake, s->message);
     pump(s);
+    tell_handling(s->intake, NULL);
     if (s->stage == STAGE_SMTP && s->closing) {
         io_linger(s);
     }
@@ -382,6 +413,7 @@ void session_on_read(struct session *s, struct buffer *buffer)
         s->stage == STAGE_CLOSED) {
         buffer->len = 0;
     }
+    tell_handling(s->intake, s->message);
     if (buffer->len > 0 && s->tls != NULL) {
         on_cipher(s, bh_slice(buffer->octets, buffer->len));
         pool_put(&s->intake->reads, buffer);
@@ -467,7 +499,9 @@ static void set_options(struct session *s)
         .limits = limits_of(s->settings),
         .to_ascii = intake_to_ascii,
         .routable = routable,
-        .routable_ctx = s->intake};
+        .routable_ctx = s->intake,
+        .suspect = suspect,
+        .suspect_ctx = s->intake};
 }
 
 static struct bh_ip peer_of(const struct session *s)

@@ -213,6 +213,7 @@ static void open_transaction(struct bh_server *s, struct bh_slice sender,
         return;
     }
     struct bh_envelope *envelope = &s->open->envelope;
+    s->open->declared_size = params->size;
     envelope->ret = params->ret;
     envelope->body = params->body;
     envelope->smtputf8 = params->smtputf8;
@@ -374,6 +375,10 @@ static const char *content_refusal(const struct bh_server *s)
     }
     if (s->open->recipients_count == 0) {
         return s->rcpt_tried ? "554 5.5.1 No valid recipients" : "503 5.5.1 RCPT first";
+    }
+    if (!s->bdat && s->options->suspect != NULL &&
+        s->options->suspect(s->options->suspect_ctx, s->open)) {
+        return "451 4.3.0 This message is not read now, since we failed at it before";
     }
     return NULL;
 }

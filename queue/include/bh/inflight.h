@@ -22,16 +22,31 @@ struct bh_inflight_slot {
 
 enum bh_handling_step {
     BH_HANDLING_NOTHING,
-    BH_HANDLING_RECEIVE, /* parsing what a client sent */
-    BH_HANDLING_STORE,
+    BH_HANDLING_RECEIVE, /* parsing content that a client sends */
+    BH_HANDLING_STORE,   /* putting it into the store */
     BH_HANDLING_READ,
     BH_HANDLING_SEND,
     BH_HANDLING_REPORT, /* writing a DSN about it */
 };
 
+/* How the process ended, as far as it could write that down. */
+enum bh_death {
+    BH_DEATH_UNKNOWN, /* killed, or it left in order, or the machine stopped */
+    BH_DEATH_OWN,     /* a fault, or a failed assertion */
+    BH_DEATH_HUNG,    /* a watchdog ended it: some thread no longer went on */
+};
+
+/* Whether this step ended the process. */
+enum bh_blame {
+    BH_BLAME_NOT,    /* another thread's step did */
+    BH_BLAME_MAYBE,  /* nothing is known of the end */
+    BH_BLAME_LIKELY, /* its thread ended the process, or the process hung during it */
+};
+
 struct bh_handling {
     enum bh_handling_step step;
-    uint64_t id; /* the message */
+    enum bh_blame blame;
+    uint64_t id; /* the message; RECEIVE and STORE: its fingerprint, since it has no id yet */
 };
 
 /** Open or create the file; its number of slots may differ from last time: what a dead process left
@@ -62,6 +77,10 @@ void bh_inflight_set(struct bh_inflight *f, uint32_t slot, const struct bh_infli
 void bh_inflight_dot_sent(struct bh_inflight *f, uint32_t slot);
 /** The outcome is committed, or nothing was sent: free again. */
 void bh_inflight_release(struct bh_inflight *f, uint32_t slot);
-/** By thread number: what this thread handles now. */
+/** By thread number: what this thread handles now. For as long as it lives, a thread uses one
+ * number. */
 void bh_inflight_handling(struct bh_inflight *f, uint32_t thread, enum bh_handling_step step,
                           uint64_t id);
+/** The process is about to end: notes which thread it is that ends it. For signal handlers. The
+ * first note counts. Before bh_inflight_clear nothing is noted. */
+void bh_inflight_dying(struct bh_inflight *f, enum bh_death death);

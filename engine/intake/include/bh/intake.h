@@ -13,6 +13,7 @@
 #include <uv.h>
 
 #include "bh/config.h"
+#include "bh/inflight.h"
 #include "bh/smtp_server.h"
 #include "bh/store.h"
 
@@ -69,7 +70,16 @@ struct bh_intake_hooks {
      * every message. Worker threads; must not block for long. NULL: after a second, they are let
      * try. */
     bool (*has_room)(void *ctx);
+    /** What this thread begins to do with a message that has no id yet, named by its fingerprint
+     * (suspects.h), or NOTHING. Should that end the process, the next one knows what it was.
+     * @param worker  the intake's number, or BH_INTAKE_STORE_THREAD for the calling thread of the
+     *                store. May be NULL */
+    void (*handling)(void *ctx, uint32_t worker, enum bh_handling_step step, uint64_t fingerprint);
+    /** Whether content under this envelope is not to be read now. Worker threads; NULL: all is */
+    bool (*refuse)(void *ctx, uint64_t fingerprint, struct bh_slice sender);
 };
+
+#define BH_INTAKE_STORE_THREAD UINT32_MAX
 
 struct bh_intake_listener {
     struct bh_slice text; /* as in the configuration, by which a reload finds it again; copied */
@@ -81,6 +91,7 @@ struct bh_intake_params {
     struct bh_store *store;
     struct bh_intake_shared *shared;
     struct bh_intake_hooks hooks;
+    uint32_t number;          /* of the worker, for the hooks */
     struct bh_slice hostname; /* ours, where neither listener nor engine block says; copied; empty:
                                  localhost */
     const struct bh_intake_listener *listeners;

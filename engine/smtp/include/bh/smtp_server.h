@@ -52,6 +52,8 @@ struct bh_server_limits {
  * AUTH, the first after a second. */
 struct bh_server_limits bh_server_default_limits(void);
 
+struct bh_server_txn;
+
 /** Set once by the driver; borrowed and unchanged for as long as the session lives. */
 struct bh_server_options {
     struct bh_slice hostname;   /* ours, in the greeting */
@@ -65,6 +67,10 @@ struct bh_server_options {
     /** Can this recipient go anywhere? Asked at RCPT, of clients that may relay; NULL: all can. */
     bool (*routable)(void *ctx, struct bh_slice sender, struct bh_slice recipient);
     void *routable_ctx;
+    /** Must the content of this transaction not be read now? Asked at DATA and at the first BDAT,
+     * which get 451 4.3.0 then; NULL: none must. */
+    bool (*suspect)(void *ctx, const struct bh_server_txn *txn);
+    void *suspect_ctx;
 };
 
 enum bh_server_greeting {
@@ -95,8 +101,9 @@ struct bh_server_txn {
                                         Received line; body is right from DELIVER on */
     struct bh_recipient *recipients; /* in the order given, exact duplicates merged */
     uint32_t recipients_count;
-    bool header_utf8; /* the header has octets above 127 */
-    void *driver;     /* the driver's own; NULL at BEGIN */
+    uint64_t declared_size; /* SIZE of MAIL; 0: none */
+    bool header_utf8;       /* the header has octets above 127 */
+    void *driver;           /* the driver's own; NULL at BEGIN */
 
     struct bh_arena arena;    /* private from here on */
     struct bh_map by_address; /* private */
