@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "bh/log.h"
 
@@ -65,9 +66,10 @@ enum bh_status dns_servers_read(struct dns_servers *servers, const char *path)
         bh_log(BH_LOG_ERROR, "evt=resolv_conf_unreadable path=%s errno=%d", path, errno);
         return BH_EIO;
     }
-    char line[512];
-    while (servers->len < DNS_SERVERS_MAX && fgets(line, sizeof(line), file) != NULL) {
-        struct bh_slice rest = bh_slice_str(line);
+    char *line = NULL; /* whole, however long: its rest would count as a line of its own */
+    size_t cap = 0;
+    for (ssize_t len; servers->len < DNS_SERVERS_MAX && (len = getline(&line, &cap, file)) > 0;) {
+        struct bh_slice rest = bh_slice(line, (size_t)len);
         rest = bh_slice_take(rest, bh_slice_find(rest, '\n'));
         if (!bh_slice_eq(bh_slice_word(&rest), BH_LIT("nameserver"))) {
             continue;
@@ -79,6 +81,7 @@ enum bh_status dns_servers_read(struct dns_servers *servers, const char *path)
                    bh_log_quote(address, quoted));
         }
     }
+    free(line);
     fclose(file);
     return servers->len > 0 ? BH_OK : BH_EINVAL;
 }

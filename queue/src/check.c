@@ -59,6 +59,11 @@ static enum bh_status each(struct checking *c, enum bh_kv_db db,
     while (status == BH_OK) {
         bh_arena_reset(&c->arena);
         status = row(c, key, value);
+        if (status == BH_ECORRUPT || status == BH_EVERSION) {
+            /* Something that it points to. The rows behind it are looked at all the same. */
+            report(c, "%s: what a row leads to can't be read", bh_kv_db_name(db));
+            status = BH_OK;
+        }
         if (status == BH_OK) {
             status = bh_kv_next(cursor, &key, &value);
         }
@@ -114,17 +119,22 @@ static bool bad_record(struct checking *c, enum bh_status status, const char *wh
 static enum bh_status check_content(struct checking *c, const char *what, uint64_t id,
                                     uint64_t content_id, uint32_t chunks, uint64_t size)
 {
+    struct bh_kv_cursor *cursor;
+    struct bh_slice key;
+    struct bh_slice chunk;
     uint64_t octets = 0;
-    for (uint32_t i = 0; i < chunks; i++) {
-        const struct row_key key = key_chunk(content_id, i);
-        struct bh_slice chunk;
-        const enum bh_status status = bh_kv_get(c->txn, BH_KV_CONTENT, key_slice(&key), &chunk);
-        if (status == BH_ENOTFOUND) {
-            report(c, "%s %llu: chunk %u of %u is missing", what, ID(id), i, chunks);
-            continue;
-        }
-        if (status != BH_OK) {
-            return status;
+    uint32_t i = 0;
+    enum bh_status status = bh_kv_cursor_open(c->txn, BH_KV_CONTENT, &cursor);
+    if (status != BH_OK) {
+        return status;
+    }
+    /* The rows there are, never as many as a damaged record may say. */
+    const struct row_key first = key_chunk(content_id, 0);
+    status = bh_kv_seek(cursor, key_slice(&first), &key, &chunk);
+    for (; status == BH_OK && i < chunks; i++) {
+        const struct row_key at = key_chunk(content_id, i);
+        if (!bh_slice_eq(key, key_slice(&at))) {
+            break;
         }
         if (chunk.len == 0 || chunk.len > BH_QUEUE_CHUNK ||
             (i + 1 < chunks && chunk.len != BH_QUEUE_CHUNK)) {
@@ -132,6 +142,14 @@ static enum bh_status check_content(struct checking *c, const char *what, uint64
         }
         octets += chunk.len;
         c->chunks++;
+        status = bh_kv_next(cursor, &key, &chunk);
+    }
+    bh_kv_cursor_close(cursor);
+    if (status != BH_OK && status != BH_ENOTFOUND) {
+        return status;
+    }
+    if (i < chunks) {
+        report(c, "%s %llu: chunk %u of %u is missing", what, ID(id), i, chunks);
     }
     if (octets != size) {
         report(c, "%s %llu: %llu octets of content, %llu by its record", what, ID(id), ID(octets),
@@ -438,6 +456,58 @@ static enum bh_status check_policy(struct checking *c, struct bh_slice key, stru
     return BH_OK;
 }
 
+static enum bh_status check_job(struct checking *c, struct bh_slice key, struct bh_slice value)
+{
+    struct bh_job job;
+    if (key.len != 8 || record_job_decode(value, &job) != BH_OK) {
+        report(c, "job: a row that can't be read");
+    }
+    return BH_OK;
+}
+
+/* The highest id among the keys of a database, 0 for none; keys of another length are reported
+ * where their rows are. */
+static enum bh_status highest(struct checking *c, enum bh_kv_db db, uint64_t *id)
+{
+    struct bh_kv_cursor *cursor;
+    struct bh_slice key;
+    struct bh_slice value;
+    enum bh_status status = bh_kv_cursor_open(c->txn, db, &cursor);
+    *id = 0;
+    if (status == BH_OK) {
+        status = bh_kv_last(cursor, &key, &value);
+        if (status == BH_OK && key.len >= 4) {
+            *id = key.len >= 8 ? bh_get_be64(key.ptr) : bh_get_be32(key.ptr);
+        }
+        bh_kv_cursor_close(cursor);
+    }
+    return status == BH_ENOTFOUND ? BH_OK : status;
+}
+
+/* No id may be given twice: the marks are at or above all that there are. */
+static enum bh_status check_marks(struct checking *c)
+{
+    static const enum bh_kv_db with_ids[] = {BH_KV_MESSAGE, BH_KV_OPEN, BH_KV_JOB,
+                                             BH_KV_DESTINATION};
+    for (size_t i = 0; i < BH_COUNT(with_ids); i++) {
+        const bool destination = with_ids[i] == BH_KV_DESTINATION;
+        uint64_t id;
+        uint64_t mark;
+        enum bh_status status = highest(c, with_ids[i], &id);
+        if (status == BH_OK) {
+            status = destination ? queue_last_destination_id(c->txn, &mark)
+                                 : queue_last_id(c->txn, &mark);
+        }
+        if (status == BH_ECORRUPT || (status == BH_OK && mark < id)) {
+            report(c, "%s: id %llu is above the mark of those given", bh_kv_db_name(with_ids[i]),
+                   ID(id));
+        } else if (status != BH_OK) {
+            return status;
+        }
+    }
+    return BH_OK;
+}
+
 static enum bh_status check_all(struct checking *c)
 {
     enum bh_status status = each(c, BH_KV_MESSAGE, check_message);
@@ -456,6 +526,12 @@ static enum bh_status check_all(struct checking *c)
     }
     if (status == BH_OK) {
         status = each(c, BH_KV_POLICY, check_policy);
+    }
+    if (status == BH_OK) {
+        status = each(c, BH_KV_JOB, check_job);
+    }
+    if (status == BH_OK) {
+        status = check_marks(c);
     }
     c->result->entries = c->parts_fresh + c->parts_entry;
     if (status == BH_OK && c->open != c->result->entries) {

@@ -159,11 +159,12 @@ void destination_count(struct bh_destination *d, const struct bh_entry *e)
     d->empty_since_unix_ms = 0;
 }
 
-void destination_uncount(struct bh_destination *d, const struct bh_entry *e, int64_t now_unix_ms)
+bool destination_uncount(struct bh_destination *d, const struct bh_entry *e, int64_t now_unix_ms)
 {
     struct bh_count *count = &d->count[e->state];
-    BH_ASSERT(count->entries > 0);
-    BH_ASSERT(count->bytes >= e->size && count->recipients >= e->recipient_count);
+    if (count->entries == 0 || count->bytes < e->size || count->recipients < e->recipient_count) {
+        return false;
+    }
     count->entries--;
     count->bytes -= e->size;
     count->recipients -= e->recipient_count;
@@ -172,6 +173,7 @@ void destination_uncount(struct bh_destination *d, const struct bh_entry *e, int
         d->flush_up_to_id = 0;
         d->flush_unix_ms = 0;
     }
+    return true;
 }
 
 void destination_rewind(struct bh_destination *d, uint64_t id)

@@ -84,8 +84,7 @@ enum bh_status entry_erase(struct bh_kv_txn *txn, struct bh_destination *d,
     if (status == BH_OK && !keep_history) {
         status = erase_history(txn, e);
     }
-    destination_uncount(d, e, now_unix_ms);
-    if (!slots_remove(d, e->arrival_unix_ms)) {
+    if (!destination_uncount(d, e, now_unix_ms) || !slots_remove(d, e->arrival_unix_ms)) {
         return BH_ECORRUPT;
     }
     return status;
@@ -108,7 +107,9 @@ enum bh_status entry_replace(struct bh_kv_txn *txn, struct bh_destination *d,
     }
     /* Counted before the other is uncounted: it was never empty. */
     destination_count(d, e);
-    destination_uncount(d, was, 0);
+    if (!destination_uncount(d, was, 0)) {
+        return BH_ECORRUPT;
+    }
     if (was->state == BH_ENTRY_HELD && e->state != BH_ENTRY_HELD) {
         destination_rewind(d, e->key.id);
     }

@@ -43,5 +43,8 @@ enum bh_status bh_queue_policy_next(struct bh_kv_txn *txn, struct bh_slice after
     if (status != BH_OK) {
         return status;
     }
+    if (key.len > NAME_MAX_OCTETS) {
+        return BH_ECORRUPT; /* It was never put under such a name. */
+    }
     return bh_arena_copy(arena, key, name) && bh_arena_copy(arena, row, value) ? BH_OK : BH_ENOMEM;
 }

@@ -98,17 +98,31 @@ int64_t bh_queue_id_unix_ms(uint64_t id)
     return (int64_t)(id >> ID_COUNTER_BITS);
 }
 
+enum bh_status queue_last_destination_id(struct bh_kv_txn *txn, uint64_t *id)
+{
+    *id = 0;
+    const enum bh_status status = meta_get(txn, meta_destination(), id);
+    return status == BH_ENOTFOUND ? BH_OK : status;
+}
+
 enum bh_status queue_next_destination_id(struct bh_kv_txn *txn, uint32_t *id)
 {
-    uint64_t last = 0;
-    const enum bh_status status = meta_get(txn, meta_destination(), &last);
-    if (status != BH_OK && status != BH_ENOTFOUND) {
+    uint64_t last;
+    struct bh_slice row;
+    enum bh_status status = queue_last_destination_id(txn, &last);
+    if (status != BH_OK) {
         return status;
     }
     if (last >= UINT32_MAX) {
         return BH_ELIMIT;
     }
     *id = (uint32_t)last + 1;
+    /* Where the mark was lost, the id is another destination's: its mail would become ours. */
+    const struct row_key key = key_destination(*id);
+    status = bh_kv_get(txn, BH_KV_DESTINATION, key_slice(&key), &row);
+    if (status != BH_ENOTFOUND) {
+        return status == BH_OK ? BH_ECORRUPT : status;
+    }
     return meta_put(txn, meta_destination(), *id);
 }
 
@@ -137,6 +151,23 @@ enum bh_status bh_queue_check_version(struct bh_kv_txn *txn, char *error, size_t
     return BH_OK;
 }
 
+/* BH_ENOTFOUND of the version is a new store only if nothing else is there. */
+static enum bh_status is_empty(struct bh_kv_txn *txn)
+{
+    enum bh_status status = BH_ENOTFOUND;
+    for (int db = 0; db < BH_KV_DB_COUNT && status == BH_ENOTFOUND; db++) {
+        struct bh_kv_cursor *cursor;
+        struct bh_slice key;
+        struct bh_slice value;
+        status = bh_kv_cursor_open(txn, (enum bh_kv_db)db, &cursor);
+        if (status == BH_OK) {
+            status = bh_kv_first(cursor, &key, &value);
+            bh_kv_cursor_close(cursor);
+        }
+    }
+    return status == BH_ENOTFOUND ? BH_OK : status == BH_OK ? BH_ECORRUPT : status;
+}
+
 static enum bh_status first_use(struct bh_queue *q)
 {
     struct bh_kv_txn *txn;
@@ -144,7 +175,10 @@ static enum bh_status first_use(struct bh_queue *q)
     if (status != BH_OK) {
         return status;
     }
-    status = meta_put(txn, meta_schema(), SCHEMA_VERSION);
+    status = is_empty(txn);
+    if (status == BH_OK) {
+        status = meta_put(txn, meta_schema(), SCHEMA_VERSION);
+    }
     if (status != BH_OK) {
         bh_queue_abort(q, txn);
         return status;

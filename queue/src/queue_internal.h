@@ -49,7 +49,9 @@ void fresh_count_fini(struct bh_queue *q);
 enum bh_status queue_next_id(struct bh_kv_txn *txn, int64_t now_unix_ms, uint64_t *id);
 /* The newest id given; 0 for none. */
 enum bh_status queue_last_id(struct bh_kv_txn *txn, uint64_t *id);
+/* @return BH_ECORRUPT if the next id is somebody's already: the mark was lost */
 enum bh_status queue_next_destination_id(struct bh_kv_txn *txn, uint32_t *id);
+enum bh_status queue_last_destination_id(struct bh_kv_txn *txn, uint64_t *id);
 
 /* A row copied into the arena. */
 enum bh_status row_get(struct bh_kv_txn *txn, enum bh_kv_db db, struct bh_slice key,
@@ -73,7 +75,9 @@ enum bh_status destination_resolve(struct bh_kv_txn *txn, struct bh_slice domain
                                    struct bh_arena *arena, struct bh_destination *d);
 bool destination_has_wake(const struct bh_destination *d);
 void destination_count(struct bh_destination *d, const struct bh_entry *e);
-void destination_uncount(struct bh_destination *d, const struct bh_entry *e, int64_t now_unix_ms);
+/* @return false: the record counts less than this one entry. The store is damaged */
+BH_MUST_USE bool destination_uncount(struct bh_destination *d, const struct bh_entry *e,
+                                     int64_t now_unix_ms);
 /* Put an entry's arrival into a slot, or take it out. @return false if no slot has it */
 void slots_add(struct bh_destination *d, int64_t arrival_unix_ms);
 bool slots_remove(struct bh_destination *d, int64_t arrival_unix_ms);

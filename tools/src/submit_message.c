@@ -227,6 +227,9 @@ int message_take_recipients(struct submit *s)
     struct bh_slice rest = bh_slice(s->message, s->message_len);
     size_t kept = 0;
     int code = EX_OK;
+    if (rest.len == 0) {
+        return EX_OK; /* Not one line: there is no memory behind it either. */
+    }
     for (struct bh_slice f; code == EX_OK && (f = next_field(&rest)).len > 0;) {
         const bool bcc = field_is(f, "bcc");
         if (bcc || field_is(f, "to") || field_is(f, "cc")) {
