@@ -35,6 +35,7 @@ struct snapshot {
  * engine; freed at its end. */
 struct bh_control_reply {
     struct control_server *server;
+    struct bh_control_reply *next, *prev; /* of all that are alive */
     struct conn *conn; /* NULL: nobody waits (SIGHUP, a job taken up at start) */
     struct bh_control_request request;
     bool has_request;
@@ -78,6 +79,7 @@ struct control_server {
     uv_pipe_t *listeners[8];
     size_t listener_count;
     struct conn *conns;
+    struct bh_control_reply *replies;
     uint64_t generation;
     bool closing;
 };

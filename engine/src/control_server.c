@@ -102,6 +102,11 @@ struct bh_control_reply *reply_create(struct control_server *server, struct conn
         reply->server = server;
         reply->conn = conn;
         reply->now = control_now(server);
+        reply->next = server->replies;
+        if (reply->next != NULL) {
+            reply->next->prev = reply;
+        }
+        server->replies = reply;
     }
     return reply;
 }
@@ -110,6 +115,14 @@ static void reply_destroy(struct bh_control_reply *reply)
 {
     if (reply->conn != NULL && reply->conn->reply == reply) {
         reply->conn->reply = NULL;
+    }
+    if (reply->prev != NULL) {
+        reply->prev->next = reply->next;
+    } else {
+        reply->server->replies = reply->next;
+    }
+    if (reply->next != NULL) {
+        reply->next->prev = reply->prev;
     }
     if (reply->has_request) {
         bh_control_request_fini(&reply->request);
@@ -408,6 +421,17 @@ void control_server_destroy(struct control_server *server)
     while (server->conns != NULL) {
         close_conn(server->conns);
     }
+}
+
+void control_server_free(struct control_server *server)
+{
+    if (server == NULL) {
+        return;
+    }
+    while (server->replies != NULL) {
+        reply_destroy(server->replies);
+    }
+    free(server);
 }
 
 void control_reload(struct control_server *server)

@@ -826,6 +826,7 @@ int main(int argc, char **argv)
     uv_walk(&d.loop, close_handle, NULL);
     uv_run(&d.loop, UV_RUN_DEFAULT);
     uv_loop_close(&d.loop);
+    control_server_free(d.control);
     bh_mailbox_destroy(d.box);
     config_cell_fini(&d.cell);
     free(d.config_path);

@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 import signal
+import subprocess
 import threading
 
 from harness import Case, smarthost, tag
@@ -285,6 +286,22 @@ class Manners(Case):
         self.assertEqual([], [g for g in fields["Groups"].split() if g != str(nogroup)])
         self.send(daemon)
         partner.wait_messages(1)
+
+    def test_sigterm_amid_bulk_jobs(self):
+        """Jobs that are under way when the daemon ends leave nothing behind, and the next one goes on."""
+        remote = self.partner()
+        remote.down()
+        relay = self.relay_to(remote)
+        self.send(relay, [f"r@d{i}.test" for i in range(1000)])
+        relay.until(lambda end: end.end["destinations"] == 1000, "queue")
+        askers = [subprocess.Popen(relay.ctl_command("hold", "--sender", "@us.test"), stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL) for _ in range(8)]  # fmt: skip
+        for asker in askers:
+            self.addCleanup(asker.wait)
+        relay.until(lambda rows: rows, "jobs")
+        relay.stop()
+        relay.start()
+        relay.until(lambda rows: not rows, "jobs")
 
     def test_watchdog(self):
         partner = self.partner()
