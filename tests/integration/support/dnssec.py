@@ -12,7 +12,7 @@ import os
 import subprocess
 import threading
 
-from .peers import free_port
+from .ports import reserve_port
 from .waiting import GUARD, PATIENCE_S
 
 SIGNED = ("test", "dane.test", "_tcp.broken.dane.test", "bogus.test")
@@ -50,7 +50,7 @@ class Dnssec:
         self.folder = folder
         os.makedirs(folder, exist_ok=True)
         os.chmod(folder, 0o777)
-        self.knot_port, self.port = free_port(), free_port()
+        self.knot_port, self.port = reserve_port(), reserve_port()
         self.processes = []
         zones = {name: SOA for name in (*SIGNED, "plain.test")}
         for name, text in records.items():

@@ -3,6 +3,7 @@ import socket
 import ssl
 import threading
 
+from .ports import Port
 from .waiting import Changing
 
 
@@ -31,6 +32,7 @@ class PolicyHost(Changing):
         self.stalled = threading.Event()  # while set, no request is answered
         self.answer = b""
         self.listener = None
+        self.held = None  # the port, also while nobody listens
         self.open = set()
 
     def serve(self, body="", status="200 OK", kind="text/plain", more=()):
@@ -49,11 +51,9 @@ class PolicyHost(Changing):
         return self
 
     def up(self):
-        self.listener = socket.socket()
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind((self.host, self.port))
-        self.port = self.listener.getsockname()[1]
-        self.listener.listen(64)
+        self.held = self.held or Port(self.host)
+        self.port = self.held.number
+        self.listener = self.held.listen(64)
         threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
         return self
 

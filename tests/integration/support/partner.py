@@ -11,6 +11,7 @@ import ssl
 import struct
 import threading
 
+from .ports import Port
 from .waiting import Changing
 
 DROP = object()  # close the connection here, as a crash would
@@ -99,6 +100,7 @@ class Partner(Changing):
         self.most_open = 0
         self.broken_handshakes = 0
         self.listener = None
+        self.held = None  # the port, also while nobody listens
         self.stopping = threading.Event()
 
     # -- what tests call
@@ -123,11 +125,9 @@ class Partner(Changing):
 
     def up(self):
         self.stopping.clear()
-        self.listener = socket.socket()
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind((self.host, self.port))
-        self.port = self.listener.getsockname()[1]
-        self.listener.listen(512)
+        self.held = self.held or Port(self.host, self.port)
+        self.port = self.held.number
+        self.listener = self.held.listen()
         threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
         return self
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 
+from .ports import reserve_port
 from .waiting import GUARD, PATIENCE_S
 
 PEERS = os.environ.get("BH_PEERS", "/var/tmp/bridgehead-peers")
@@ -22,12 +23,6 @@ def why_not(name):
     return None
 
 
-def free_port(host="127.0.0.1"):
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
-
-
 class Peer:
     """A neighbour's process; `address` takes SMTP once start() returns."""
 
@@ -37,7 +32,7 @@ class Peer:
         self.folder = folder
         self.relay = relay_to
         self.root = os.path.join(PEERS, self.name)
-        self.address = ("127.0.0.1", free_port())
+        self.address = ("127.0.0.1", reserve_port())
         self.process = None
         os.makedirs(folder, exist_ok=True)
         os.chmod(folder, 0o755)
@@ -254,7 +249,7 @@ class Knot:
         """zones: name -> zone text without SOA and NS"""
         os.makedirs(folder, exist_ok=True)
         os.chmod(folder, 0o777)
-        self.folder, self.port = folder, free_port()
+        self.folder, self.port = folder, reserve_port()
         blocks = []
         for name, text in zones.items():
             with open(os.path.join(folder, name + ".zone"), "w", encoding="ascii") as out:
