@@ -36,7 +36,7 @@ struct snapshot {
 struct bh_control_reply {
     struct control_server *server;
     struct bh_control_reply *next, *prev; /* of all that are alive */
-    struct conn *conn; /* NULL: nobody waits (SIGHUP, a job taken up at start) */
+    struct conn *conn;                    /* NULL: nobody waits (SIGHUP, a job taken up at start) */
     struct bh_control_request request;
     bool has_request;
     bool lost; /* out of memory for the answer */

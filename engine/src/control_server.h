@@ -13,8 +13,8 @@ struct control_server;
 BH_MUST_USE enum bh_status control_server_create(struct daemon *d, struct control_server **server);
 /** Close everything; the loop has to run on for its close callbacks. NULL is fine. */
 void control_server_destroy(struct control_server *server);
-/** Last of all, when no thread and no callback can come back to an answer that was under way. NULL is
- * fine. */
+/** Last of all, when no thread and no callback can come back to an answer that was under way. NULL
+ * is fine. */
 void control_server_free(struct control_server *server);
 /** SIGHUP: reload, with the result in the log. */
 void control_reload(struct control_server *server);
