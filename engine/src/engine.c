@@ -343,9 +343,6 @@ static void on_wake_timer(uv_timer_t *timer)
         efail_tick(e);
         edest_watch_windows(e);
     }
-    if (e->options.alive != NULL) {
-        e->options.alive(e->options.ctx);
-    }
     engine_pump(e);
 }
 

@@ -24,8 +24,6 @@ struct engine_options {
     size_t own_address_count;
     /** On the engine's thread, when every session is closed and every outcome committed. */
     void (*drained)(void *ctx);
-    /** On the engine's thread, every few seconds while it lives: for the watchdog. */
-    void (*alive)(void *ctx);
     void *ctx;
 };
 

@@ -143,7 +143,7 @@ struct engine {
     uv_loop_t loop;
     uv_async_t doorbell;
     uv_timer_t timer;      /* the scheduler's deadline */
-    uv_timer_t wake_timer; /* wake rows, clock, watchdog */
+    uv_timer_t wake_timer; /* wake rows, clock */
     struct bh_mailbox *box;
     const struct bh_config *config; /* counted */
     struct bh_sched *sched;

@@ -27,6 +27,7 @@
 #include "bh/log.h"
 #include "bh/queue_id.h"
 #include "control_server.h"
+#include "life.h"
 #include "receiving.h"
 #include "sd_notify.h"
 
@@ -106,14 +107,6 @@ static void on_engine_drained(void *ctx)
     struct daemon *d = ctx;
     atomic_store(&d->engine_drained, true);
     uv_async_send(&d->doorbell);
-}
-
-static void on_engine_alive(void *ctx)
-{
-    (void)ctx;
-    if (sd_watchdog_ms() > 0) {
-        sd_notify_send("WATCHDOG=1");
-    }
 }
 
 static const struct bh_config *get_config(void *ctx)
@@ -271,6 +264,7 @@ void daemon_stop(struct daemon *d, const char *why)
     }
     d->stopping = true;
     sd_notify_send("STOPPING=1");
+    life_stop(d->life);
     bh_log(BH_LOG_INFO, "evt=stopping reason=\"%s\"", why);
     const struct bh_config *config = get_config(d);
     uv_timer_start(&d->drain_timer, on_drain_timeout, config->engine.drain_timeout_ms, 0);
@@ -614,7 +608,6 @@ static bool start_engine(struct daemon *d)
                                            .own_addresses = d->own,
                                            .own_address_count = d->own_count,
                                            .drained = on_engine_drained,
-                                           .alive = on_engine_alive,
                                            .ctx = d};
     if (engine_create(&options, &d->engine) != BH_OK) {
         return false;
@@ -731,7 +724,8 @@ static bool start(struct daemon *d)
             ok = false;
         }
     }
-    ok = ok && start_store(d) && start_engine(d) && control_server_create(d, &d->control) == BH_OK;
+    ok = ok && start_store(d) && start_engine(d) &&
+         control_server_create(d, &d->control) == BH_OK && life_watch(d, &d->life) == BH_OK;
     bh_config_unref(config);
     return ok;
 }
@@ -828,6 +822,7 @@ int main(int argc, char **argv)
     uv_loop_close(&d.loop);
     control_server_free(d.control);
     bh_mailbox_destroy(d.box);
+    life_destroy(d.life);
     config_cell_fini(&d.cell);
     free(d.config_path);
     bh_log(BH_LOG_INFO, "evt=stopped");

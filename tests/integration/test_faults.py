@@ -172,6 +172,27 @@ class Receiving(Case):
     def test_a_watchdog_ends_it_twice(self):
         self.ends_twice("hang")
 
+    def test_a_thread_that_stands_still_starves_the_watchdog(self):
+        self.relay.environment = {"BH_FAULT_CRASH_INTAKE": "hang", "WATCHDOG_USEC": "800000"}
+        self.relay.start()
+        self.relay.wait_line("notify WATCHDOG=1")
+        with RawClient(self.relay.address) as client:
+            self.begin(client)
+            self.relay.wait_line("evt=fault_hangs")
+
+            def since(pattern):
+                start = next(i for i, line in enumerate(self.relay.lines) if "evt=fault_hangs" in line)
+                return [line for line in self.relay.lines[start:] if re.search(pattern, line)]
+
+            silent = r'evt=no_sign_of_life thread="worker \d"'
+            # Each is a time at which it would have been fed; one sign may have been under way, one read late.
+            self.relay.wait_until(lambda: len(since(silent)) >= 6, "six signs missing")
+            self.assertLessEqual(len(since("WATCHDOG=1")), 2)
+            self.relay.process.send_signal(signal.SIGABRT)
+            self.assertEqual(-signal.SIGABRT, self.relay.wait_end())
+        self.relay.environment = {}
+        self.relay.start()
+
     def test_once_is_no_reason(self):
         self.dies_receiving("receive")
         self.relay.environment = {}
