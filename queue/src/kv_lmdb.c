@@ -348,7 +348,10 @@ static enum bh_status open_env(struct opening *o)
 {
     struct lmdb_kv *l = o->l;
     const char *path = o->options->path;
-    int rc = mdb_env_create(&l->env);
+    int rc = l->read_only ? MDB_SUCCESS : lmdb_file_prepare(path);
+    if (rc == MDB_SUCCESS) {
+        rc = mdb_env_create(&l->env);
+    }
     if (rc == MDB_SUCCESS) {
         rc = mdb_env_set_maxdbs(l->env, 32);
     }

@@ -1,5 +1,5 @@
-/* kv_lmdb_private.h - the two halves of the LMDB backend: transactions (kv_lmdb.c) and the space
- * they live on (kv_lmdb_space.c). */
+/* kv_lmdb_private.h - the parts of the LMDB backend: transactions (kv_lmdb.c), the space they live
+ * on (kv_lmdb_space.c), and how the file comes into being (kv_lmdb_file.c). */
 #pragma once
 
 #include <stdatomic.h>
@@ -37,3 +37,7 @@ enum bh_status lmdb_space_reserve(struct lmdb_kv *l);
 /* Claim an environment for this process. @return false if it is open already, or 16 are */
 bool lmdb_claim(const char *path, unsigned *place);
 void lmdb_unclaim(unsigned place);
+
+/* Make the folder's data.mdb if there is none, whole or not at all, and see to it that it keeps its
+ * name through a power cut. The folder's lock is held. @return 0, an errno, or an error of LMDB */
+int lmdb_file_prepare(const char *folder);

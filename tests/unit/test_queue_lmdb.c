@@ -53,6 +53,34 @@ static struct bh_kv *open_kv(size_t size)
 
 #define SIZE ((size_t)64 << 20)
 
+static bool exists(const char *name)
+{
+    char path[128];
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    return access(path, F_OK) == 0;
+}
+
+/* A process that died while it made the file leaves new.mdb, in any state; the file that is there
+ * in the end is whole, and a tool that comes first can read it. */
+static void an_unfinished_file_is_begun_anew(void **unused)
+{
+    (void)unused;
+    char path[128];
+    snprintf(path, sizeof(path), "%s/new.mdb", folder);
+    FILE *left = fopen(path, "w");
+    assert_non_null(left);
+    assert_int_equal(fwrite(path, 1, sizeof(path), left), sizeof(path));
+    assert_int_equal(fclose(left), 0);
+    struct bh_kv *kv = open_kv(SIZE);
+    bh_kv_close(kv);
+    assert_true(exists("data.mdb"));
+    assert_false(exists("new.mdb"));
+    assert_false(exists("new.mdb-lock"));
+    char error[300] = "";
+    assert_int_equal(try_open(folder, true, SIZE, &kv, error), BH_OK);
+    bh_kv_close(kv);
+}
+
 static void put_some(struct bh_queue *q, const char *domain, enum bh_lane_hint hint, size_t size)
 {
     struct bh_arena arena;
@@ -335,6 +363,8 @@ int main(int argc, char **argv)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(mail_is_there_after_reopening, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(an_unfinished_file_is_begun_anew, make_folder,
+                                        remove_folder),
         cmocka_unit_test_setup_teardown(a_second_opening_is_refused, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(what_cannot_be_opened_says_why, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(a_newer_schema_is_refused, make_folder, remove_folder),

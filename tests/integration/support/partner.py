@@ -93,6 +93,7 @@ class Partner(Changing):
                 self.context.verify_mode = ssl.CERT_REQUIRED
         self.rules = []
         self.messages = []  # accepted with 2xx, in order
+        self.taking = None  # called with each of them, before anybody is told
         self.commands = []  # (connection, verb, argument) in order
         self.clear = {}  # connection: every octet that came in clear
         self.connections = 0
@@ -486,6 +487,8 @@ class _Session:
                 message.recipients = []
         # Recorded before it is said, as a server has it on disk before its 250.
         if message.recipients:
+            if self.partner.taking:
+                self.partner.taking(message)
             with self.partner.changed:
                 self.partner.messages.append(message)
                 self.partner.changed.notify_all()
