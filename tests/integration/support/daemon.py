@@ -83,7 +83,7 @@ defaults { retry quick; tls off }""",
         self.environment = {}
         self.lines = []  # diagnostics of all runs
         self.addresses = []  # of the listeners of this run, in the order of the configuration
-        self.is_ready = False
+        self.is_ready = self.has_said_so = False
         self.ended = True
         self.runs = 0
 
@@ -101,7 +101,7 @@ defaults { retry quick; tls off }""",
     def launch(self):
         """Start it, but do not wait."""
         self.write_config()
-        self.is_ready, self.ended, self.addresses = False, False, []
+        self.is_ready, self.has_said_so, self.ended, self.addresses = False, False, False, []
         self.runs += 1
         notify_path = self.path(f"notify.{self.runs}")
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -126,9 +126,10 @@ defaults { retry quick; tls off }""",
         return self
 
     def start(self):
-        """Start it and wait until it says that it is ready."""
+        """Start it and wait until it says that it is ready, to systemd and in its log: the log's line
+        comes by another way, behind those that name the addresses."""
         self.launch()
-        self.wait_until(lambda: self.is_ready or self.ended, "the daemon's READY=1")
+        self.wait_until(lambda: (self.is_ready and self.has_said_so) or self.ended, "the daemon's READY=1")
         if not self.is_ready:
             raise AssertionError("the daemon ended before it was ready:\n" + self.tail())
         return self
@@ -157,6 +158,7 @@ defaults { retry quick; tls off }""",
                 self.lines.append(line)
                 if "evt=listening" in line:
                     self.addresses.append(self._address(fields_of(line).get("address", "")))
+                self.has_said_so = self.has_said_so or "evt=ready" in line
                 self.changed.notify_all()
         process.stderr.close()
         process.wait()
