@@ -49,7 +49,7 @@ static int by_id(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void take_hosts(struct snapshot *s, const struct dest_info *d)
+static void take_hosts(struct snapshot *s, struct engine *e, const struct dest_info *d)
 {
     for (uint32_t i = 0; i < d->route->host_count && s->host_count < SNAPSHOT_HOSTS_MAX; i++) {
         const struct host_plan *plan = &d->route->hosts[i];
@@ -66,6 +66,7 @@ static void take_hosts(struct snapshot *s, const struct dest_info *d)
         host->reason = plan->tls.reason;
         host->dane = bh_dane_state_name(plan->dane.state);
         host->weakened = etls_weakened(plan);
+        host->lifted = elift_of_host(e, d, plan);
     }
 }
 
@@ -77,7 +78,7 @@ static void take_route(struct snapshot *s, struct engine *e, struct bh_slice add
          node = bh_map_next(&e->dests, node)) {
         const struct dest_info *d = BH_CONTAINER(node, struct dest_info, node);
         if (d->route != NULL && bh_slice_eq_nocase(d->domain, domain)) {
-            take_hosts(s, d);
+            take_hosts(s, e, d);
         }
     }
 }
@@ -201,6 +202,7 @@ void engine_policy_changed(struct engine *e)
             continue;
         }
         const bool was_over = d->failover.over;
+        d->lifting = false;
         efail_begin(e, d);
         /* What was parked may be mended: tried again now. What it holds is matched and routed
          * anew. */

@@ -94,6 +94,7 @@ static bool live_host(void *ctx, size_t index, struct bh_live_host *live)
                                   .reason = bh_slice_str(host->reason),
                                   .dane = bh_slice_str(host->dane),
                                   .weakened = bh_slice_str(host->weakened),
+                                  .lifted = bh_slice_str(host->lifted),
                                   .route_proven = host->route_proven};
     return true;
 }
@@ -425,7 +426,8 @@ static void job_sliced(struct daemon_call *call, struct daemon *d)
     }
     for (const struct notify_made *made = reply->notifier.made; made != NULL; made = made->next) {
         const struct bh_queue_group group = {.domain = made->domain, .connector = made->connector};
-        engine_note_put(d->engine, made->id, made->size, made->parts, made->part_count, &group);
+        engine_note_put(d->engine, made->id, made->size, false, made->parts, made->part_count,
+                        &group);
     }
     if (reply->more) {
         reply_write(reply, run_slice, job_sliced);

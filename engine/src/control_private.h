@@ -20,7 +20,7 @@ struct snapshot_host {
     char name[256], connector[128];
     uint16_t port;
     bool used, route_proven;
-    const char *tls, *from, *reason, *dane, *weakened; /* static storage */
+    const char *tls, *from, *reason, *dane, *weakened, *lifted; /* static storage */
 };
 struct snapshot {
     struct bh_live_engine engine;

@@ -52,6 +52,9 @@ static void back_off(struct engine *e, const struct bh_sched_action *action, boo
         said = info.said->outcome;
     }
     struct dest_info *carried = edest_get(e, action->destination);
+    if (elift_is(action->destination)) {
+        return; /* its destination's own rounds are those that the store knows of */
+    }
     if (!park && carried != NULL && efail_backoff(e, carried, action, &said)) {
         return;
     }
@@ -74,6 +77,7 @@ static void back_off(struct engine *e, const struct bh_sched_action *action, boo
     }
     edest_update(e, action->destination, &change);
     if (!park && carried != NULL) {
+        elift_round_failed(e, carried);
         eunmet_round_failed(e, carried);
     }
 
@@ -94,8 +98,12 @@ static void recovered(struct engine *e, uint32_t destination)
     struct dest_info *d = edest_get(e, destination);
     const struct bh_destination_change change = {
         .set = BH_SET_BACKOFF | BH_CLEAR_PARK | BH_SET_SUCCESS, .last_success_unix_ms = wall_ms()};
+    if (elift_is(destination)) {
+        return; /* what got through says nothing of what is published */
+    }
     if (d != NULL) {
         d->failover.failures = 0;
+        d->lifting = false;
     }
     if (d != NULL && d->failover.over) {
         bh_log(BH_LOG_INFO, "evt=recovered domain=%.*s connector=%.*s", BH_FMT(d->domain),
@@ -153,6 +161,9 @@ static void failed_round(struct engine *e, uint32_t destination)
     struct bh_sched_dest_info info;
     const struct bh_outcome *said = NULL;
     struct dest_info *d = edest_get(e, destination);
+    if (elift_is(destination)) {
+        return;
+    }
     if (d != NULL && d->failover.told) {
         d->failover.told = false; /* another connector carries its mail: nothing has failed yet */
         return;
@@ -380,6 +391,7 @@ static struct put_note *make_note(uint64_t id, uint64_t size, const struct bh_qu
     note->letter = (struct bh_letter){.kind = ENGINE_PUT, .bytes = bytes};
     note->id = id;
     note->size = size;
+    note->tls_optional = false;
     note->count = count;
     struct bh_buf text = bh_buf(&note->parts[count], names);
     for (size_t i = 0; i < count; i++) {
@@ -397,11 +409,14 @@ static struct put_note *make_note(uint64_t id, uint64_t size, const struct bh_qu
     return note;
 }
 
-void engine_note_put(struct engine *engine, uint64_t id, uint64_t size,
+void engine_note_put(struct engine *engine, uint64_t id, uint64_t size, bool tls_optional,
                      const struct bh_queue_part *parts, size_t count,
                      const struct bh_queue_group *groups)
 {
     struct put_note *note = make_note(id, size, parts, count, groups);
+    if (note != NULL) {
+        note->tls_optional = tls_optional;
+    }
     if (note == NULL || bh_mailbox_post(engine->box, &note->letter) != BH_OK) {
         free(note);
         atomic_store(&engine->lost_notes, true); /* the store is the truth: it is read instead */
@@ -411,7 +426,7 @@ void engine_note_put(struct engine *engine, uint64_t id, uint64_t size,
 void engine_note_made(struct engine *e, const struct notify_made *made)
 {
     const struct bh_queue_group group = {.domain = made->domain, .connector = made->connector};
-    engine_note_put(e, made->id, made->size, made->parts, made->part_count, &group);
+    engine_note_put(e, made->id, made->size, false, made->parts, made->part_count, &group);
 }
 
 /* ---- resolvers ---- */

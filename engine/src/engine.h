@@ -36,8 +36,9 @@ struct bh_mailbox *engine_mailbox(struct engine *engine);
 BH_MUST_USE enum bh_status engine_start(struct engine *engine, struct worker **workers,
                                         uint32_t count);
 /** Mail was committed. On the store's writer thread. Names of groups are borrowed. When the engine
- * falls behind, notes are dropped and it looks at the store instead. */
-void engine_note_put(struct engine *engine, uint64_t id, uint64_t size,
+ * falls behind, notes are dropped and it looks at the store instead.
+ * @param tls_optional  its header says TLS-Required: No */
+void engine_note_put(struct engine *engine, uint64_t id, uint64_t size, bool tls_optional,
                      const struct bh_queue_part *parts, size_t count,
                      const struct bh_queue_group *groups);
 /** Run a function on the engine's thread. Any thread. */

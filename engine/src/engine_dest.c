@@ -12,6 +12,7 @@
 #define FIND_ITEMS_MAX 512
 #define FIND_DESTS_MAX 128
 #define REFILL_MAX 1024
+#define LIFT_ROWS_MAX 4096 /* looked at for TLS-Required: No in one task */
 
 /* ---- what is known ---- */
 
@@ -451,6 +452,10 @@ void edest_on_put(struct engine *e, struct put_note *note)
     e->received++;
     for (size_t i = 0; i < note->count && !e->draining; i++) {
         const struct put_part *part = &note->parts[i];
+        struct dest_info *d = edest_get(e, part->destination);
+        if (note->tls_optional && part->lane != BH_LANE_FRESH && d != NULL && d->lifting) {
+            elift_look(e, d);
+        }
         if (part->lane == BH_LANE_FRESH) {
             on_fresh_part(e, note, part);
         } else if (bh_sched_has(e->sched, part->destination)) {
@@ -468,7 +473,12 @@ struct refill_task {
     struct bh_letter letter;
     struct bh_store_task task;
     struct engine *engine;
-    uint32_t destination;
+    uint32_t destination; /* the store's */
+    uint32_t sched_id;    /* the scheduler's */
+    bool lifted;          /* only messages with TLS-Required: No are wanted */
+    struct bh_refill_cursor cursor;
+    struct bh_kv_txn *txn; /* of the reader, for what it skips */
+    struct bh_arena skip_arena;
     enum bh_status status;
     int64_t now_unix_ms;
     int64_t next_due_unix_ms;
@@ -478,6 +488,16 @@ struct refill_task {
     size_t count;
     struct bh_queue_item items[REFILL_MAX];
 };
+
+/* What must wait for what is published. */
+static bool must_wait(void *ctx, const struct bh_queue_item *item)
+{
+    struct refill_task *r = ctx;
+    struct bh_message message;
+    bh_arena_reset(&r->skip_arena);
+    return bh_queue_read_message(r->txn, item->key.id, &r->skip_arena, &message) != BH_OK ||
+           !elift_takes(&message.envelope);
+}
 
 static enum bh_status run_refill(struct bh_store_task *task, struct bh_queue *q,
                                  struct bh_kv_txn *txn)
@@ -499,16 +519,21 @@ static enum bh_status run_refill(struct bh_store_task *task, struct bh_queue *q,
                                          .ready_weight = 3,
                                          .due_weight = 1,
                                          .flush_up_to_id = record.flush_up_to_id,
-                                         .flush_unix_ms = record.flush_unix_ms};
-        struct bh_refill_cursor cursor = {0};
-        status = bh_queue_refill(txn, &refill, &cursor, r->items, &count);
+                                         .flush_unix_ms = record.flush_unix_ms,
+                                         .skip = r->lifted ? must_wait : NULL,
+                                         .ctx = r,
+                                         .rows_max = r->lifted ? LIFT_ROWS_MAX : 0};
+        r->txn = txn;
+        bh_arena_init(&r->skip_arena, BH_QUEUE_ARENA);
+        status = bh_queue_refill(txn, &refill, &r->cursor, r->items, &count);
+        bh_arena_fini(&r->skip_arena);
         r->more = status == BH_MORE;
         r->flush_up_to_id = record.flush_up_to_id;
         r->flush_unix_ms = record.flush_unix_ms;
         r->count = status >= 0 ? count : 0;
     }
     int64_t due = BH_QUEUE_NEVER;
-    if (status >= 0 && bh_queue_first_due(txn, r->destination, &due) == BH_OK &&
+    if (status >= 0 && !r->lifted && bh_queue_first_due(txn, r->destination, &due) == BH_OK &&
         due > r->now_unix_ms) {
         r->next_due_unix_ms = due;
     }
@@ -529,8 +554,14 @@ void edest_refill(struct engine *e, uint32_t id, uint32_t count)
     struct refill_task *r = malloc(sizeof(*r));
     enum bh_status status = BH_ENOMEM;
     if (r != NULL) {
-        *r = (struct refill_task){.engine = e, .destination = id};
+        const struct dest_info *d = edest_get(e, id);
+        *r = (struct refill_task){
+            .engine = e, .destination = elift_store_id(id), .sched_id = id, .lifted = elift_is(id)};
         r->now_unix_ms = engine_now(e).unix_ms;
+        if (r->lifted && d != NULL) {
+            r->cursor = d->lift_cursor;
+            r->now_unix_ms += (int64_t)d->policy.retry.glitch_ms;
+        }
         /* The count allows for what is here or leased: that still shows in the store. */
         r->count = count < REFILL_MAX ? count : REFILL_MAX;
         r->task = (struct bh_store_task){.run = run_refill, .done = done_refill};
@@ -552,7 +583,7 @@ void edest_on_refilled(struct engine *e, struct bh_letter *letter)
     e->pending--;
     for (size_t i = 0; i < r->count; i++) {
         items[i] = (struct bh_sched_item){.id = r->items[i].key.id,
-                                          .destination = r->destination,
+                                          .destination = r->sched_id,
                                           .part = r->items[i].key.part,
                                           .recipients = r->items[i].recipients,
                                           .size = r->items[i].size};
@@ -562,14 +593,18 @@ void edest_on_refilled(struct engine *e, struct bh_letter *letter)
                (unsigned)r->destination, bh_status_name(r->status));
     }
     const bool ok = r->status == BH_OK;
-    if (ok && r->flush_up_to_id != 0 && !r->more && r->count == 0) {
+    struct dest_info *d = edest_get(e, r->sched_id);
+    if (r->lifted && d != NULL) {
+        d->lift_cursor = ok && r->more ? r->cursor : (struct bh_refill_cursor){0};
+    }
+    if (ok && !r->lifted && r->flush_up_to_id != 0 && !r->more && r->count == 0) {
         /* All that was queued before the flush has been tried since. */
         const struct bh_destination_change change = {.set = BH_CLEAR_FLUSH,
                                                      .flush_up_to_id = r->flush_up_to_id,
                                                      .flush_unix_ms = r->flush_unix_ms};
         edest_update(e, r->destination, &change);
     }
-    bh_sched_refilled(e->sched, r->destination, items, ok ? (uint32_t)r->count : 0, ok && r->more,
+    bh_sched_refilled(e->sched, r->sched_id, items, ok ? (uint32_t)r->count : 0, ok && r->more,
                       ok ? r->next_due_unix_ms : INT64_MAX, engine_now(e));
     free(r);
 }
@@ -628,7 +663,8 @@ void edest_update(struct engine *e, uint32_t id, const struct bh_destination_cha
                (unsigned)id);
         return; /* back-off lives on in memory; after a restart it is tried at once */
     }
-    *u = (struct dest_update){.engine = e, .id = id, .now = engine_now(e), .change = *change};
+    *u = (struct dest_update){
+        .engine = e, .id = elift_store_id(id), .now = engine_now(e), .change = *change};
     u->change.last.host = copy_cut(u->host, sizeof(u->host), change->last.host);
     u->change.last.text = copy_cut(u->text, sizeof(u->text), change->last.text);
     u->change.last_tls = copy_cut(u->tls, sizeof(u->tls), change->last_tls);
@@ -734,6 +770,7 @@ void edest_refused(struct engine *e, struct dest_info *d, const struct host_plan
     d->end_outcome = outcome;
     d->untrusted = plan->dane.state == BH_DANE_UNTRUSTED;
     d->unmet_ends = eunmet_ends(e, d, plan);
+    d->published_unmet = true;
     const bool theirs = bh_outcome_policy(&outcome).fault == BH_FAULT_THEIRS;
     char quoted[BH_LOG_QUOTE_MAX];
     bh_log(theirs ? BH_LOG_INFO : BH_LOG_WARN,

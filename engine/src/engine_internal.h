@@ -73,9 +73,12 @@ struct dest_info {
     bool untrusted;          /* it waits for its resolver to pass the self-test */
     uint64_t told_weaker_ms; /* monotonic: its hosts publish more than its connector asks */
     bool unmet;              /* this round, a host could not meet the demand */
-    bool otherwise;          /* and one failed in another way */
-    bool unmet_ends;         /* end_outcome is a demand that is not met: `if-unmet bounce` */
-    bool end_now;            /* by unmet_outcome, at the next look for its hosts */
+    bool published_unmet;    /* this round, what is published kept mail from a host */
+    bool lifting;            /* so did the last one: TLS-Required: No is looked for */
+    struct bh_refill_cursor lift_cursor; /* how far, of what is looked at in its stead */
+    bool otherwise;                      /* and one failed in another way */
+    bool unmet_ends; /* end_outcome is a demand that is not met: `if-unmet bounce` */
+    bool end_now;    /* by unmet_outcome, at the next look for its hosts */
     struct bh_outcome unmet_outcome;
     char unmet_text[BH_OUTCOME_TEXT_MAX], unmet_host[NAME_MAX_OCTETS];
     struct bh_outcome end_outcome; /* what its messages end with (no such domain) */
@@ -258,6 +261,26 @@ BH_MUST_USE enum bh_status etls_fill_session(struct worker_session *s, const str
 bool etls_has_later_host(const struct dest_info *d);
 /** Has a session that is ready proven what the destination demands today of that host? */
 bool etls_session_serves(const struct worker_session *s, const struct dest_info *d);
+
+/* engine_lift.c */
+/** Is it not one of the store's, but what carries another's mail with TLS-Required: No? */
+bool elift_is(uint32_t id);
+/** The destination of the store behind it: the same, or the one whose mail it carries. */
+uint32_t elift_store_id(uint32_t id);
+/** May this message go without what is published? */
+bool elift_takes(const struct bh_envelope *envelope);
+/** Does the connector let what is published be lifted, and is there anything to lift? */
+bool elift_wanted(struct engine *e, const struct dest_info *d);
+/** Its round failed: if what is published stood in the way, mail that need not wait goes on. */
+void elift_round_failed(struct engine *e, struct dest_info *d);
+/** A message that need not wait is in its entry lane. */
+void elift_look(struct engine *e, struct dest_info *d);
+/** Entries of a destination changed: once more, if it is being looked at. */
+void elift_dirty(struct engine *e, uint32_t id);
+/** What a host's plan makes of such a message, for explain; static; "": the same as of any other.
+ */
+const char *elift_of_host(struct engine *e, const struct dest_info *d,
+                          const struct host_plan *plan);
 
 /* engine_exception.c */
 /** Say which exceptions end soon, or have ended. */

@@ -34,6 +34,7 @@ static struct session_info *make_session(struct engine *e, const struct bh_sched
     s->destination = d->id;
     s->config = bh_config_ref(e->config);
     s->connector = c;
+    s->lifted = elift_is(d->id);
     s->small_hello = d->tls_step == TLS_STEP_SMALL;
     s->clear = d->tls_step == TLS_STEP_CLEAR; /* at the hosts whose demand allows it */
     info->worker = s;
@@ -175,10 +176,15 @@ void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
     struct dest_info *d = edest_get(e, action->destination);
     struct session_info *info = find_session(e, action->session);
     /* What a session has proved must be what this destination demands of its host today. */
-    const bool can = d != NULL && (action->session == 0 ||
-                                   (info != NULL && etls_session_serves(info->worker, d)));
+    const bool lifted = elift_is(action->destination);
+    const uint32_t store_id = elift_store_id(action->destination);
+    /* Nothing ends beside its destination's own rounds. */
+    const bool can =
+        d != NULL && (action->session == 0 ? !lifted
+                                           : info != NULL && etls_session_serves(info->worker, d) &&
+                                                 info->worker->lifted == lifted);
     struct lease *lease =
-        can ? lease_create(e->config, d->id, d->domain, d->connector,
+        can ? lease_create(e->config, store_id, d->domain, d->connector,
                            info != NULL ? info->worker->connector->name : efail_carrier(d),
                            action->session != 0 ? bytes_of(action) : 0)
             : NULL;
@@ -187,6 +193,9 @@ void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
         return;
     }
     lease->session = action->session;
+    lease->sched_id = d->id;
+    lease->lifted = lifted;
+    lease->early_ms = lifted ? (int64_t)d->policy.retry.glitch_ms : 0;
     lease->clear_fallback = info != NULL && is_clear_fallback(info->worker);
     lease->now_unix_ms = engine_now(e).unix_ms;
     lease->loaded = on_loaded_elsewhere;
@@ -197,12 +206,12 @@ void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
     for (uint32_t i = 0; i < action->count; i++) {
         struct bh_sched_item *sched = action->items[i];
         struct lease_item *item = &lease->items[lease->count];
-        *item =
-            (struct lease_item){.lease = lease,
-                                .sched = sched,
-                                .key = {.destination = d->id, .id = sched->id, .part = sched->part},
-                                .at = {.destination = d->id, .id = sched->id, .part = sched->part},
-                                .lane = sched->fresh ? BH_LANE_FRESH : BH_LANE_ENTRY};
+        *item = (struct lease_item){
+            .lease = lease,
+            .sched = sched,
+            .key = {.destination = store_id, .id = sched->id, .part = sched->part},
+            .at = {.destination = store_id, .id = sched->id, .part = sched->part},
+            .lane = sched->fresh ? BH_LANE_FRESH : BH_LANE_ENTRY};
         if (claim(e, item)) {
             lease->count++;
         } else {
@@ -228,7 +237,7 @@ void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
 static struct judge_context context_of(struct engine *e, const struct lease_item *item,
                                        char got[TLS_SEEN_TEXT])
 {
-    const struct dest_info *d = edest_get(e, item->key.destination);
+    const struct dest_info *d = edest_get(e, item->lease->sched_id);
     const struct lease *lease = item->lease;
     const struct bh_connector *c = bh_config_connector(lease->config, lease->carrier);
     if (c == NULL) {
@@ -256,10 +265,11 @@ static struct judge_context context_of(struct engine *e, const struct lease_item
 /* No session for it: its recipients end with what its destination ends with. */
 static void end_item(struct engine *e, struct lease_item *item)
 {
-    const struct dest_info *d = edest_get(e, item->key.destination);
+    const struct dest_info *d = edest_get(e, item->lease->sched_id);
     char got[TLS_SEEN_TEXT];
     struct judge_context ctx = context_of(e, item, got);
-    ctx.unmet_ends = d->unmet_ends;
+    /* What need not meet the demand is not returned for it. */
+    ctx.unmet_ends = d->unmet_ends && !(elift_wanted(e, d) && elift_takes(&item->message.envelope));
     if (judge_item_with(item, &d->end_outcome, &ctx) == BH_OK) {
         settle_add(e, item);
     } else {
@@ -296,7 +306,7 @@ static void postpone(struct engine *e, struct lease_item *item)
 /* Who takes over from its connector does not take this message (its sender, its size). */
 static void wait_for_primary(struct engine *e, struct lease_item *item)
 {
-    const struct dest_info *d = edest_get(e, item->key.destination);
+    const struct dest_info *d = edest_get(e, item->lease->sched_id);
     char got[TLS_SEEN_TEXT];
     const struct judge_context ctx = context_of(e, item, got);
     const struct bh_outcome outcome = {
@@ -367,7 +377,7 @@ static void handle_undeliverable(struct engine *e, struct lease_item *item)
 void outgoing_on_loaded(struct engine *e, struct lease *lease)
 {
     struct session_info *info = find_session(e, lease->session);
-    const struct dest_info *d = edest_get(e, lease->destination);
+    const struct dest_info *d = edest_get(e, lease->sched_id);
     const uint32_t count = lease->count;
     const uint32_t session = lease->session;
     uint32_t deliverable = 0;
@@ -469,7 +479,7 @@ static enum bh_sched_elsewhere elsewhere_of(struct engine *e, const struct lease
         return BH_ELSEWHERE_NONE;
     }
     const enum bh_sched_elsewhere elsewhere = bh_sched_item_unfit(e->sched, item->sched);
-    const struct dest_info *d = edest_get(e, item->key.destination);
+    const struct dest_info *d = edest_get(e, item->lease->sched_id);
     return elsewhere == BH_ELSEWHERE_NONE && d != NULL && etls_has_later_host(d)
                ? BH_ELSEWHERE_LATER
                : elsewhere;
@@ -488,7 +498,7 @@ void outgoing_on_item(struct engine *e, struct lease_item *item)
     answered(e, item);
     if (answer != JUDGE_NO_ANSWER) {
         item->breaker_open =
-            bh_sched_answer(e->sched, item->key.destination, refused, engine_now(e));
+            bh_sched_answer(e->sched, item->lease->sched_id, refused, engine_now(e));
     }
     ctx.breaker_open = item->breaker_open;
     ctx.elsewhere = elsewhere;
@@ -497,7 +507,7 @@ void outgoing_on_item(struct engine *e, struct lease_item *item)
         item->next_settled = e->unjudged;
         e->unjudged = item;
     } else if (item->returned) {
-        const uint32_t destination = item->key.destination;
+        const uint32_t destination = item->lease->sched_id;
         settle_skip(e, item);
         if (info == NULL) {
             /* Its session has closed already: nothing else makes the scheduler look again. */
@@ -505,7 +515,7 @@ void outgoing_on_item(struct engine *e, struct lease_item *item)
         }
     } else {
         if (item->slow) {
-            bh_sched_slow(e->sched, item->key.destination, engine_now(e));
+            bh_sched_slow(e->sched, item->lease->sched_id, engine_now(e));
         }
         settle_add(e, item);
     }

@@ -357,11 +357,13 @@ void settle_leave(struct engine *e, struct lease_item *item)
     struct bh_sched_item *sched = item->sched;
     const enum bh_sched_signal signal = item->signal;
     const uint64_t sender_hash = item->entry.sender_hash;
-    const uint32_t destination = item->key.destination;
+    const uint32_t destination = item->lease->sched_id;
+    const uint32_t store_id = item->key.destination;
+    const bool optional = elift_takes(&item->message.envelope);
     const bool remains = anybody_stays(item);
-    const struct dest_info *d = edest_get(e, destination);
-    const bool warn = d != NULL && !item->entry.warned && d->policy.retry.warn_ms > 0 &&
-                      item->age_ms >= d->policy.retry.warn_ms;
+    struct dest_info *d = edest_get(e, destination);
+    const bool warn = d != NULL && destination == store_id && !item->entry.warned &&
+                      d->policy.retry.warn_ms > 0 && item->age_ms >= d->policy.retry.warn_ms;
     /* The outcome's text lives in the lease, which may end with this item. */
     struct lease *lease = item->lease;
     lease->open++;
@@ -380,6 +382,11 @@ void settle_leave(struct engine *e, struct lease_item *item)
     }
     if (remains) {
         bh_sched_dirty(e->sched, destination, engine_now(e));
+    }
+    if (remains && destination != store_id) {
+        bh_sched_dirty(e->sched, store_id, engine_now(e));
+    } else if (remains && optional && d != NULL && d->unmet_ends) {
+        elift_look(e, d);
     }
     lease_release(e, lease);
 }
@@ -498,6 +505,7 @@ static void moved(struct engine_call *call, struct engine *e)
         atomic_store(&e->lost_notes, true); /* it is still fresh: its lane is read again */
     }
     bh_sched_dirty(e->sched, m->key.destination, engine_now(e));
+    elift_dirty(e, m->key.destination);
     if (!m->demote && m->status == BH_OK) {
         /* The destination it moved to may not be known here yet. */
         struct put_note *note = calloc(1, sizeof(*note) + sizeof(struct put_part));

@@ -106,6 +106,7 @@ static enum bh_status plan_hosts(struct engine *e, const struct dest_info *d,
                                                    .incomplete = host->incomplete},
                                           .dane = plan->dane,
                                           .sts = fact,
+                                          .lifted = elift_is(d->id),
                                           .dnssec_unknown =
                                               trust != TRUST_NEVER && trust != TRUST_GOOD};
         status = bh_tls_plan_make(&input, &route->arena, &plan->tls);
@@ -184,6 +185,7 @@ static bool write_site_key(const struct engine *e, const struct dest_info *d, st
     struct bh_writer w = {.buf = *key};
     bh_write_slice(&w, efail_carrier(d));
     bh_write_u64(&w, e->config->generation);
+    bh_write_u8(&w, elift_is(d->id) ? 1 : 0); /* it carries TLS-Required: No alone */
     for (uint32_t i = 0; i < d->route->host_count; i++) {
         const struct host_plan *plan = &d->route->hosts[i];
         bh_write_slice(&w, plan->host->name);

@@ -20,6 +20,7 @@ void eunmet_note(struct dest_info *d, const struct worker_session *s)
 {
     d->unmet = d->unmet || s->unmet;
     d->otherwise = d->otherwise || !s->unmet;
+    d->published_unmet = d->published_unmet || s->unmet_any;
     if (s->unmet) {
         d->unmet_outcome = s->outcome;
         d->unmet_outcome.text = keep(d->unmet_text, sizeof(d->unmet_text), s->outcome.text);
@@ -50,6 +51,7 @@ bool eunmet_begin(struct dest_info *d)
     d->unmet_ends = d->end_now;
     d->unmet = false;
     d->otherwise = false;
+    d->published_unmet = false;
     d->end_now = false;
     if (d->unmet_ends) {
         d->end_outcome = d->unmet_outcome;

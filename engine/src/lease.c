@@ -20,6 +20,7 @@ struct lease *lease_create(const struct bh_config *config, uint32_t destination,
     bh_arena_init(&lease->arena, (size_t)bytes + ARENA_EXTRA);
     bh_arena_init(&lease->judged, ARENA_EXTRA);
     lease->destination = destination;
+    lease->sched_id = destination;
     if (!bh_arena_copy(&lease->arena, domain, &lease->domain) ||
         !bh_arena_copy(&lease->arena, connector, &lease->connector) ||
         !bh_arena_copy(&lease->arena, carrier, &lease->carrier)) {
@@ -159,7 +160,10 @@ static enum bh_status load_item(struct bh_kv_txn *txn, struct lease *lease, stru
     item->lane = entry->lane;
     item->age_ms = bh_entry_age_ms(entry, destination, lease->now_unix_ms);
     if (entry->state == BH_ENTRY_HELD ||
-        (entry->state == BH_ENTRY_DUE && !flushed && entry->due_unix_ms > lease->now_unix_ms)) {
+        (entry->state == BH_ENTRY_DUE && !flushed &&
+         entry->due_unix_ms > lease->now_unix_ms + lease->early_ms) ||
+        (lease->lifted &&
+         (!item->message.envelope.tls_optional || item->message.envelope.requiretls))) {
         item->what = LEASE_GONE;
     } else if (filtered) {
         item->what = LEASE_FILTERED;

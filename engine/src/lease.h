@@ -67,8 +67,11 @@ struct lease {
     void *owner;
     struct bh_inflight *inflight;   /* borrowed; where the reader says what it handles */
     const struct bh_config *config; /* counted */
-    uint32_t destination;
-    uint32_t session; /* 0: for no session; each item is to end */
+    uint32_t destination;           /* the store's */
+    uint32_t sched_id; /* the scheduler's: the same, or what carries TLS-Required: No */
+    bool lifted;       /* only such messages may go */
+    int64_t early_ms;  /* what is due this soon may go, too */
+    uint32_t session;  /* 0: for no session; each item is to end */
     bool clear_fallback;
     bool expired_clock;        /* expiry is suspended (wall clock step) */
     bool held;                 /* its destination is held, by its record */

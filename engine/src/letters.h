@@ -34,6 +34,7 @@ struct put_note {
     struct bh_letter letter;
     uint64_t id;
     uint64_t size;
+    bool tls_optional; /* TLS-Required: No */
     size_t count;
     struct put_part parts[]; /* then the names */
 };

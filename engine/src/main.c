@@ -122,7 +122,8 @@ static bool has_room(void *ctx)
 static void on_committed(void *ctx, const struct bh_intake_committed *c)
 {
     struct daemon *d = ctx;
-    engine_note_put(d->engine, c->id, c->envelope->size, c->parts, c->part_count, c->groups);
+    engine_note_put(d->engine, c->id, c->envelope->size, c->envelope->tls_optional, c->parts,
+                    c->part_count, c->groups);
 
     struct event event;
     char ip[BH_IP_TEXT_MAX];

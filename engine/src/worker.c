@@ -201,6 +201,15 @@ static bool is_unmet(const struct worker_session *s, const struct bh_delivery_fa
             happened == BH_HAPPENED_TLS_UNVERIFIED);
 }
 
+/* ... or it said that it would not, for now. */
+static bool is_of_tls(const struct worker_session *s, const struct bh_delivery_failure *f)
+{
+    const enum bh_stage stage = f->outcome.stage;
+    return is_unmet(s, f) ||
+           (f->target < s->address_count && (stage == BH_STAGE_STARTTLS || stage == BH_STAGE_TLS) &&
+            bh_tls_demand_requires_tls(&s->hosts[f->target].demand));
+}
+
 /* What was demanded, by whose word, and which check failed. */
 static void tell_unmet(struct worker_session *s, const struct bh_delivery_failure *last)
 {
@@ -247,8 +256,10 @@ void worker_note_closed(struct worker_session *s, struct bh_delivery *d,
     }
     s->failure_count = 0;
     s->unmet = s->failed && !s->was_ready && closed->failures_count > 0;
+    s->unmet_any = false;
     for (uint32_t i = 0; i < closed->failures_count; i++) {
         s->unmet = s->unmet && is_unmet(s, &closed->failures[i]);
+        s->unmet_any = s->unmet_any || is_of_tls(s, &closed->failures[i]);
         if (closed->failures[i].target < s->address_count &&
             s->failure_count < BH_ROUND_ADDRESSES_MAX) {
             s->failures[s->failure_count++] = s->addresses[closed->failures[i].target];
@@ -575,6 +586,10 @@ void worker_give(struct worker *worker, struct worker_session *session, struct l
     lease->owner = session;
     lease->letter.kind = WORKER_LEASE;
     for (uint32_t i = 0; i < lease->count; i++) {
+        const struct bh_envelope *envelope = &lease->items[i].message.envelope;
+        /* The last look: a session that was opened without what is published. */
+        BH_ASSERT(!session->lifted || lease->items[i].what != LEASE_DELIVER ||
+                  (envelope->tls_optional && !envelope->requiretls));
         lease->items[i].letter.kind = ENGINE_ITEM;
     }
     bh_mailbox_post_always(worker->box, &lease->letter);

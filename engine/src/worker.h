@@ -42,6 +42,7 @@ struct worker_session {
     const struct bh_config *config; /* counted */
     const struct bh_connector *connector;
     bool clear, small_hello;
+    bool lifted;          /* for messages with TLS-Required: No alone */
     struct tls_seen seen; /* wanted: the engine's; got: told with `ready` */
     struct bh_sched_address addresses[BH_ROUND_ADDRESSES_MAX];
     struct session_host hosts[BH_ROUND_ADDRESSES_MAX];
@@ -60,6 +61,7 @@ struct worker_session {
     bool failed; /* outcome says how */
     bool was_ready;
     bool unmet; /* every address failed to meet its demand, and that alone */
+    bool unmet_any;
     bool tls_trouble;
     struct bh_outcome outcome;
     char outcome_host[NAME_MAX_OCTETS];

@@ -49,11 +49,14 @@ class Sts(Case):
             start=False,
             **blocks,
         )
+        return self.settings(daemon, timeout, ca).start()
+
+    def settings(self, daemon, timeout="30s", ca=None):
         daemon.blocks["resolver"] = SHORT.format(dns=self.names.text)
         daemon.blocks["engine"] = daemon.blocks["engine"].rstrip().removesuffix("}") + (
             f"    mta-sts {{ ca-file {ca or self.ca.pem}; port {self.web.port}; fetch-timeout {timeout} }}\n}}"
         )
-        return daemon.start()
+        return daemon
 
     def delivered(self, daemon):
         self.send(daemon)

@@ -327,9 +327,47 @@ static void copies_stand_alone(void **unused)
     bh_arena_fini(&arena);
 }
 
+/* TLS-Required: No lifts what is published, in mode auto alone, and nothing that is ours. */
+static void a_sender_lifts_what_is_published(void **unused)
+{
+    static const struct bh_tlsa *const record = &ta;
+    size_t lifted = 0;
+    (void)unused;
+    for (size_t i = 0; i < BH_COUNT(cases); i++) {
+        const struct plan_case *c = &cases[i];
+        struct bh_arena arena;
+        struct bh_tls_demand demand;
+        struct bh_tls_plan before;
+        struct bh_tls_plan plan;
+        struct bh_tls_plan_input input = input_of(c, &demand, record);
+        bh_arena_init(&arena, 1 << 16);
+        demand.sni = BH_LIT("sni.example");
+        assert_int_equal(bh_tls_plan_make(&input, &arena, &before), BH_OK);
+        input.lifted = true;
+        assert_int_equal(bh_tls_plan_make(&input, &arena, &plan), BH_OK);
+        if (c->mode == BH_TLS_AUTO && before.verdict != BH_PLAN_OURS &&
+            before.origin != BH_TLS_BY_DEFAULT) {
+            assert_int_equal(plan.verdict, BH_PLAN_USE);
+            assert_int_equal(plan.origin, BH_TLS_BY_SENDER);
+            assert_int_equal(plan.demand.mode, BH_TLS_OPPORTUNISTIC);
+            assert_int_equal(plan.demand.min_version, BH_TLS_VERSION_1_2);
+            assert_int_equal(plan.demand.names.count + plan.demand.tlsa.count, 0);
+            assert_true(bh_slice_eq(plan.demand.sni, BH_LIT("sni.example")));
+            lifted++;
+        } else {
+            assert_int_equal(plan.verdict, before.verdict);
+            assert_int_equal(plan.origin, before.origin);
+            assert_int_equal(plan.demand.mode, before.demand.mode);
+        }
+        bh_arena_fini(&arena);
+    }
+    assert_true(lifted >= 6);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_sender_lifts_what_is_published),
         cmocka_unit_test(table),
         cmocka_unit_test(dane_names),
         cmocka_unit_test(domain_is_part_of_the_demand),

@@ -270,7 +270,7 @@ static void show_row(struct output *out, const json_t *row)
            row_text(row, "protocol"), row_text(row, "body"),
            row_flag(row, "smtputf8") ? " smtputf8" : "",
            row_flag(row, "requiretls") ? " requiretls" : "",
-           row_flag(row, "tls_optional") ? " tls-optional (recorded, not acted upon)" : "");
+           row_flag(row, "tls_optional") ? " TLS-Required: No" : "");
 }
 
 /* ---- why ---- */
@@ -446,12 +446,16 @@ static void explain_host(const json_t *row)
 {
     const char *why = row_text(row, "why");
     const char *weaker = row_text(row, "weaker_than_published");
+    const char *lifted = row_text(row, "tls_required_no");
     printf("  host      ");
     put_safe(stdout, row_text(row, "host"));
     printf(":%" PRId64 "  tls %s, by %s%s%s%s%s\n", row_number(row, "port"),
            row_flag(row, "used") ? row_text(row, "tls") : "none possible",
            row_text(row, "tls_from"), why[0] != 0 ? ": " : "", why,
            weaker[0] != 0 ? "; weaker than published: " : "", weaker);
+    if (lifted[0] != 0) {
+        printf("            with TLS-Required: No  tls %s\n", lifted);
+    }
 }
 
 static void explain_row(struct output *out, const json_t *row)

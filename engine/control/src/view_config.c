@@ -198,6 +198,9 @@ static void put_hosts(struct bh_view *v)
         if (host.weakened.len > 0) {
             view_str(&j, "weaker_than_published", host.weakened);
         }
+        if (host.lifted.len > 0) {
+            view_str(&j, "tls_required_no", host.lifted);
+        }
         view_bool(&j, "route_proven", host.route_proven);
         view_row_end(v, &j);
     }

@@ -244,8 +244,8 @@ static const char *why_testing(const struct bh_tls_plan_input *in)
                : "the domain tests an MTA-STS policy, which does not list this host";
 }
 
-static enum bh_status plan_auto(const struct bh_tls_plan_input *in, struct bh_arena *arena,
-                                struct bh_tls_plan *plan)
+static enum bh_status plan_published(const struct bh_tls_plan_input *in, struct bh_arena *arena,
+                                     struct bh_tls_plan *plan)
 {
     enum bh_status status = BH_OK;
     if (dane_settles(in, arena, plan, &status)) {
@@ -269,6 +269,34 @@ static enum bh_status plan_auto(const struct bh_tls_plan_input *in, struct bh_ar
                           testing ? why_testing(in) : why_no_dane(in->dane.state));
     }
     return BH_OK;
+}
+
+/* The sender would rather have the message arrive than have it protected: what the domain publishes
+ * is not held against it. What our own configuration lacks or demands is none of theirs to lift. */
+static void lift(const struct bh_tls_plan_input *in, struct bh_tls_plan *plan)
+{
+    const bool by_sts = plan->origin == BH_TLS_BY_STS;
+    const bool by_dane = plan->origin == BH_TLS_BY_DANE;
+    const char *why = by_sts    ? "the sender's TLS-Required: No lifts the domain's MTA-STS policy"
+                      : by_dane ? "the sender's TLS-Required: No lifts its TLSA records"
+                                : "the sender's TLS-Required: No lifts the failed lookup of its "
+                                  "TLSA records";
+    if (plan->verdict == BH_PLAN_OURS || plan->origin == BH_TLS_BY_DEFAULT) {
+        return;
+    }
+    plan->demand = *in->configured;
+    plan->demand.tlsa = (struct bh_tlsa_set){0};
+    use_without_names(plan, BH_TLS_OPPORTUNISTIC, BH_TLS_BY_SENDER, why);
+}
+
+static enum bh_status plan_auto(const struct bh_tls_plan_input *in, struct bh_arena *arena,
+                                struct bh_tls_plan *plan)
+{
+    const enum bh_status status = plan_published(in, arena, plan);
+    if (status == BH_OK && in->lifted) {
+        lift(in, plan);
+    }
+    return status;
 }
 
 /* ---- all modes ---- */
@@ -360,6 +388,8 @@ const char *bh_tls_origin_name(enum bh_tls_origin origin)
         return "fallback";
     case BH_TLS_BY_DEFAULT:
         return "default";
+    case BH_TLS_BY_SENDER:
+        return "tls-required-no";
     }
     return "unknown";
 }

@@ -48,6 +48,7 @@ struct bh_live_host {
     struct bh_slice reason;   /* in words; may be empty */
     struct bh_slice dane;     /* what is known of its TLSA records: "usable", "insecure" ... */
     struct bh_slice weakened; /* what it publishes that the connector's mode does not ask for */
+    struct bh_slice lifted;   /* what a message with TLS-Required: No is held to instead; empty */
     bool route_proven;
 };
 

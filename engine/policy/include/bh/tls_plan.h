@@ -27,6 +27,7 @@ enum bh_tls_origin {
     BH_TLS_BY_STS,
     BH_TLS_BY_FALLBACK, /* mode dane, nothing published: the connector's next mode */
     BH_TLS_BY_DEFAULT,  /* mode auto, nothing published */
+    BH_TLS_BY_SENDER,   /* mode auto: TLS-Required: No lifts what is published */
 };
 
 enum bh_plan_verdict {
@@ -43,6 +44,7 @@ struct bh_tls_plan_input {
     struct bh_plan_host host;
     struct bh_dane dane;
     const struct bh_sts_fact *sts; /* what is in force for the domain; NULL: not looked for */
+    bool lifted;         /* for messages with TLS-Required: No alone (RFC 8689 section 5) */
     bool dnssec_unknown; /* a resolver is trusted, but has not shown that it validates: what it says
                             of DNSSEC counts for nothing, neither for nor against */
 };
