@@ -65,7 +65,9 @@ static int write_first_pages(const char *path)
     }
     rc = mdb_env_set_maxdbs(env, BH_KV_DB_COUNT);
     if (rc == MDB_SUCCESS) {
-        rc = mdb_env_open(env, path, MDB_NOSUBDIR, 0600);
+        /* NOTLS: else it makes a thread key and deletes it, whose place OpenSSL's gets next; what
+         * OpenSSL keeps there for threads is then never freed. */
+        rc = mdb_env_open(env, path, MDB_NOSUBDIR | MDB_NOTLS, 0600);
     }
     if (rc == MDB_SUCCESS) {
         rc = create_databases(env);
