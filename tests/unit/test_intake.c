@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -53,6 +54,10 @@ struct fixture {
     atomic_bool room; /* what the store is to say when it is asked; once */
     sem_t asked, let; /* it was asked and said no; it said yes */
     bool pause_when_asked;
+    atomic_bool hold; /* the loop stands still when it next asks for the configuration */
+    sem_t held, go;
+    atomic_int flood_fd; /* 0: none */
+    int flood_said;      /* octets that it had been sent when the configuration was asked for; -1 */
 };
 
 /* --- the client --- */
@@ -179,7 +184,13 @@ static void envelope(struct fixture *f)
 
 static const struct bh_config *get_config(void *ctx)
 {
-    const struct fixture *f = ctx;
+    struct fixture *f = ctx;
+    if (atomic_exchange(&f->hold, false)) {
+        sem_post(&f->held);
+        sem_wait(&f->go);
+    } else if (atomic_load(&f->flood_fd) > 0 && f->flood_said < 0) {
+        ioctl(atomic_load(&f->flood_fd), FIONREAD, &f->flood_said);
+    }
     return bh_config_ref(f->config);
 }
 
@@ -264,6 +275,9 @@ static void start(struct fixture *f, const char *listen_settings, size_t store_m
     pthread_mutex_init(&f->lock, NULL);
     sem_init(&f->asked, 0, 0);
     sem_init(&f->let, 0, 0);
+    sem_init(&f->held, 0, 0);
+    sem_init(&f->go, 0, 0);
+    f->flood_said = -1;
     load_config(f, listen_settings);
     f->kv = bh_kv_memory_create(store_max, 16384);
     assert_non_null(f->kv);
@@ -342,6 +356,8 @@ static void stop(struct fixture *f)
     pthread_mutex_destroy(&f->lock);
     sem_destroy(&f->asked);
     sem_destroy(&f->let);
+    sem_destroy(&f->held);
+    sem_destroy(&f->go);
 }
 
 /* What the queue holds of message i, into storage of `cap` octets. */
@@ -882,6 +898,97 @@ static void implicit_tls_carries_mail(void **unused)
     run_tls("implicit", implicit_client);
 }
 
+/* Asks for the configuration, and so holds the loop, on a connection of its own. */
+static void hold_loop(struct fixture *f)
+{
+    connect_to(f, false);
+    hello(f);
+    say_line(f, "MAIL FROM:<a@a.example>");
+    expect(f, "250 2.1.0");
+    atomic_store(&f->hold, true);
+    say_line(f, "RCPT TO:<b@b.example>");
+    wait_for(f, &f->held, "the loop to ask for the configuration");
+}
+
+/* Ten thousand commands come in one read, and one of somebody else right behind them. */
+static void flooding_client(struct fixture *f)
+{
+    static char flood[60000];
+    for (size_t i = 0; i < sizeof(flood); i += 6) {
+        memcpy(flood + i, "NOOP\r\n", 6);
+    }
+    connect_to(f, false);
+    hello(f);
+    const int flooder = f->fd;
+    connect_to(f, false);
+    hello(f);
+    say_line(f, "MAIL FROM:<a@a.example>");
+    expect(f, "250 2.1.0");
+    const int other = f->fd;
+    hold_loop(f);
+    const int holder = f->fd;
+    f->fd = flooder;
+    say(f, flood, sizeof(flood));
+    f->fd = other;
+    say(f, "RCPT TO:<c@c.example>\r\n", 23); /* asks for the configuration, too */
+    atomic_store(&f->flood_fd, flooder);
+    sem_post(&f->go);
+    expect(f, "250 2.1.5");
+    close(other);
+    f->fd = holder;
+    expect(f, "250 2.1.5");
+    close(holder);
+    f->fd = flooder; /* All of them are answered in the end. */
+    for (size_t i = 0; i < sizeof(flood); i += 6) {
+        expect(f, "250 2.0.0");
+    }
+}
+
+static void a_flood_of_commands_waits_for_others(void **unused)
+{
+    struct fixture f;
+    (void)unused;
+    run(&f, flooding_client, RELAY, ROOM);
+    /* A turn is two kilobytes of commands or so, of sixty; the replies to it are 16 KiB and some.
+     */
+    assert_in_range(f.flood_said, 1, 40000);
+    stop(&f);
+}
+
+#define CROWD 300
+
+static void crowding_client(struct fixture *f)
+{
+    int crowd[CROWD];
+    size_t told = 0;
+    hold_loop(f);
+    const int holder = f->fd;
+    for (size_t i = 0; i < CROWD; i++) {
+        connect_to(f, false);
+        crowd[i] = f->fd;
+    }
+    sem_post(&f->go);
+    for (size_t i = 0; i < CROWD; i++) {
+        char said[4] = "";
+        told += recv(crowd[i], said, 3, 0) == 3 && memcmp(said, "421", 3) == 0 ? 1 : 0;
+    }
+    for (size_t i = 0; i < CROWD; i++) {
+        close(crowd[i]);
+    }
+    f->fd = holder;
+    if (told != 256) {
+        went_wrong(f, "256 who are told");
+    }
+}
+
+static void of_those_who_are_too_many_not_all_are_told(void **unused)
+{
+    struct fixture f;
+    (void)unused;
+    run(&f, crowding_client, RELAY "; limits { sessions 1 }", ROOM);
+    stop(&f);
+}
+
 int main(void)
 {
     signal(SIGPIPE,
@@ -899,6 +1006,8 @@ int main(void)
         cmocka_unit_test(a_listed_balancer_names_the_client),
         cmocka_unit_test(closed_gates_are_said),
         cmocka_unit_test(draining_ends_every_session),
+        cmocka_unit_test(a_flood_of_commands_waits_for_others),
+        cmocka_unit_test(of_those_who_are_too_many_not_all_are_told),
         cmocka_unit_test(starttls_carries_mail),
         cmocka_unit_test(implicit_tls_carries_mail),
     };

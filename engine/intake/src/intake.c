@@ -193,6 +193,8 @@ void bh_intake_destroy(struct bh_intake *intake)
     close_listeners(intake);
     intake->destroyed = true;
     uv_close((uv_handle_t *)&intake->doorbell, on_own_closed);
+    intake->turns.idle.data = intake; /* Nobody waits any more. */
+    uv_close((uv_handle_t *)&intake->turns.idle, on_own_closed);
     uv_close((uv_handle_t *)&intake->full_timer, on_own_closed);
     uv_close((uv_handle_t *)&intake->files_timer, on_own_closed);
 }
@@ -319,7 +321,8 @@ static struct bh_intake *allocate(const struct bh_intake_params *params)
     }
     uv_timer_init(params->loop, &intake->full_timer);
     uv_timer_init(params->loop, &intake->files_timer);
-    intake->handles = 3;
+    turns_init(&intake->turns, params->loop);
+    intake->handles = 4;
     intake->doorbell.data = intake;
     intake->full_timer.data = intake;
     intake->files_timer.data = intake;

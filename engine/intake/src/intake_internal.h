@@ -27,6 +27,10 @@
 #define AUTH_REFUSALS_MS 3600000  /* for how long a client's refusals count */
 #define AUTH_JOBS_MAX 64          /* responses being judged at a time, of all workers */
 #define SPARE_BUFFERS_MAX 64
+#define TURN_WORK 32 /* that a session does before others come; see turn_cost */
+#define REFUSED_MAX                                                               \
+    256 /* sessions of a worker that are told that they are too many; beyond them \
+           none is told */
 #define CONTENT_MAX_DEFAULT ((size_t)64 << 20)
 
 struct session;
@@ -76,6 +80,13 @@ struct listener {
     char complaint[256]; /* the last about its files that was logged; "" for none */
 };
 
+/* Sessions that have more to do than one turn allows, in the order of their turns. */
+struct intake_turns {
+    uv_idle_t idle; /* runs while there are any */
+    struct session *first;
+    struct session *last;
+};
+
 struct bh_intake {
     struct bh_intake_params params;
     char hostname[BH_DOMAIN_MAX];
@@ -83,6 +94,8 @@ struct bh_intake {
     size_t listener_count;
     struct session *sessions; /* all, linked */
     uint32_t session_count;
+    uint32_t refused_count; /* of them: one too many, being told so */
+    struct intake_turns turns;
     uint32_t tasks;           /* in the store's hands */
     enum bh_server_gate gate; /* the operator's */
     bool full;                /* the store had no space: new transactions wait for some */
@@ -145,6 +158,10 @@ struct session {
     bool reading;
     bool closing; /* CLOSE came: what was written goes out, then linger */
     bool counted; /* in the counts across workers */
+    bool refused; /* in the worker's count of those who are told that they are too many */
+    bool waits_turn;
+    struct session *turn_next; /* while waits_turn */
+    struct session *turn_prev;
     uint64_t preamble_deadline_ms;
     uint64_t progress_ms; /* of writing */
     uint64_t armed_ms;    /* UINT64_MAX: the timer is off */
@@ -257,6 +274,13 @@ void session_close(struct session *s); /* at once */
 void session_drain(struct session *s);
 void session_forget_message(struct session *s, struct message *m);
 void session_free_if_done(struct session *s);
+
+void turns_init(struct intake_turns *turns, uv_loop_t *loop);
+/** The session has done enough: it is pumped again when the others have had their turn. Until then
+ * it is not read, and session_pump does nothing. */
+void turn_wait(struct session *s);
+/** It does not wait any more. */
+void turn_forget(struct session *s);
 
 /* --- intake_io.c --- */
 /** Read or not, as the core wants. */

@@ -37,6 +37,10 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buf)
     if (count > 0 && buffer != NULL) { /* there is nothing to read into without one */
         buffer->len = (size_t)count;
         session_on_read(s, buffer);
+        if ((size_t)count == READ_SIZE && s->stage != STAGE_CLOSED) {
+            turn_wait(s); /* There is more, and libuv would read on. */
+            io_update_reading(s);
+        }
         return;
     }
     pool_put(&s->intake->reads, buffer);
@@ -47,6 +51,9 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buf)
 
 static bool wants(const struct session *s)
 {
+    if (s->waits_turn) {
+        return false;
+    }
     switch (s->stage) {
     case STAGE_PROXY:
     case STAGE_TLS:

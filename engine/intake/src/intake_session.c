@@ -70,6 +70,7 @@ void session_close(struct session *s)
     if (s->server_ready) {
         drop_content(s);
     }
+    turn_forget(s);
     io_give_back(s);
     bh_tls_destroy(s->tls);
     s->tls = NULL;
@@ -77,6 +78,8 @@ void session_close(struct session *s)
         shared_leave(s->intake->params.shared, &s->client);
         s->counted = false;
     }
+    s->intake->refused_count -= s->refused ? 1 : 0;
+    s->refused = false;
     uv_close(&s->u.handle, on_closed);
     uv_close((uv_handle_t *)&s->timer, on_closed);
 }
@@ -244,16 +247,29 @@ static bool flush_pending(struct session *s)
     return s->pending.len == 0;
 }
 
+/* Replies are small, so many octets of them are many commands. */
+static size_t turn_cost(const struct bh_server_action *action)
+{
+    return 1 + action->bytes.len / (action->kind == BH_SERVER_WRITE ? 512 : 16384);
+}
+
 static void pump(struct session *s)
 {
     struct bh_server_action action;
+    size_t work = 0;
     while (s->stage == STAGE_SMTP && !s->closing && flush_pending(s) &&
            io_queued(s) < WRITE_QUEUE_MAX) {
+        if (work >= TURN_WORK) {
+            turn_wait(s);
+            return;
+        }
         if (bh_server_next(&s->server, &action)) {
+            work += turn_cost(&action);
             act(s, &action);
             tell_handling(s->intake, s->message);
             continue;
         }
+        work++;
         io_release(s);
         const bool up = s->tls != NULL && bh_tls_state(s->tls) == BH_TLS_UP;
         if (!up || !io_next_plain(s)) {
@@ -270,7 +286,9 @@ void session_pump(struct session *s)
         return;
     }
     tell_handling(s->intake, s->message);
-    pump(s);
+    if (!s->waits_turn) {
+        pump(s);
+    }
     tell_handling(s->intake, NULL);
     if (s->stage == STAGE_SMTP && s->closing) {
         io_linger(s);
@@ -320,14 +338,21 @@ static void start_smtp(struct session *s)
     bh_server_start(&s->server, greeting(s), intake_now());
 }
 
-/* Who the client is is known. One too many is told so in clear, but gets no handshake. */
+/* Who the client is is known. One too many is told so in clear, but gets no handshake; and of many
+ * at a time, who each take their time to go, only REFUSED_MAX are told. */
 static void start_session(struct session *s)
 {
     s->counted = shared_enter(s->intake->params.shared, &s->client, &s->settings->limits);
     s->intake->stats.refused_sessions += s->counted ? 0 : 1;
-    if (s->settings->tls == BH_LISTEN_TLS_IMPLICIT && !s->counted) {
+    const bool told =
+        s->settings->tls != BH_LISTEN_TLS_IMPLICIT && s->intake->refused_count < REFUSED_MAX;
+    if (!s->counted && !told) {
         session_close(s);
-    } else if (s->settings->tls == BH_LISTEN_TLS_IMPLICIT) {
+        return;
+    }
+    s->refused = !s->counted;
+    s->intake->refused_count += s->refused ? 1 : 0;
+    if (s->settings->tls == BH_LISTEN_TLS_IMPLICIT) {
         s->stage = STAGE_TLS;
         s->preamble_deadline_ms = intake_now().mono_ms + PREAMBLE_TIMEOUT_MS;
         (void)io_start_tls(s);
