@@ -77,7 +77,9 @@ static void check_message(struct world *w, const struct bh_server_txn *got)
         BH_ASSERT(bh_slice_eq(r->orcpt, dsn ? w->to[at].orcpt : BH_EMPTY));
     }
     const struct bh_slice in = bh_buf_slice(&w->arrived);
-    const bool ended = w->content.len == 0 || w->content.ptr[w->content.len - 1] == '\n';
+    const bool chunked = /* it goes as it is */
+        (w->options.extensions_off & BH_EXT_CHUNKING) == 0 && !w->options.helo_only;
+    const bool ended = chunked || w->content.len == 0 || w->content.ptr[w->content.len - 1] == '\n';
     BH_ASSERT(bh_slice_eq(bh_slice_take(in, w->content.len), w->content));
     BH_ASSERT(in.len == w->content.len + (ended ? 0 : 2));
 }
@@ -233,6 +235,7 @@ static void begin(struct world *w, uint8_t options)
     static const uint32_t off[] = {BH_EXT_PIPELINING, BH_EXT_DSN, BH_EXT_8BITMIME, BH_EXT_SMTPUTF8,
                                    BH_EXT_CHUNKING};
     w->options = (struct bh_client_options){.helo_only = (options & 32) != 0,
+                                            .speculative = (options & 128) != 0,
                                             .helo = BH_LIT("client.test"),
                                             .host = BH_LIT("mx.test"),
                                             .recipients_max = (options & 64) != 0 ? 2 : 0,

@@ -1,7 +1,7 @@
 /* A server that says anything. Whatever it says: nothing privileged leaves without a clearance,
  * nobody is delivered who was not answered 2xx after the end, each transaction is done once, and an
- * end that was sent without a reply is uncertain. The first octet chooses options; a 0 octet in the
- * rest stands for an event. */
+ * end that was sent without a reply is uncertain. The first octet chooses options; so does the
+ * last, which is said, too; a 0 octet in between stands for an event. */
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -24,7 +24,8 @@ struct world {
     bool done[TXNS];
     uint64_t ended[TXNS];
     bool cleared, closed, tls_due;
-    bool agreed; /* the mechanism has come to its end */
+    bool agreed;  /* the mechanism has come to its end */
+    size_t piece; /* octets of content at a time */
     unsigned answers;
 };
 
@@ -68,6 +69,13 @@ static void answer(struct world *w, const struct bh_client_action *a, struct bh_
     bh_client_on_sasl(&w->client, bh_slice("c2VjcmV0", 8), w->agreed, now);
 }
 
+static void give_content(struct world *w, const struct bh_client_action *a, struct bh_now now)
+{
+    const struct bh_slice rest = bh_slice_skip(content, (size_t)a->offset);
+    const struct bh_slice piece = bh_slice_take(rest, w->piece);
+    bh_client_on_content(&w->client, piece, piece.len == rest.len, now);
+}
+
 static void drain(struct world *w, struct bh_now now)
 {
     static char scratch[BH_CLIENT_OUT_MIN];
@@ -97,7 +105,7 @@ static void drain(struct world *w, struct bh_now now)
             check(w->cleared && (w->options.auth == 0 || w->agreed));
             break;
         case BH_CLIENT_WANT_CONTENT:
-            bh_client_on_content(&w->client, bh_slice_skip(content, (size_t)a.offset), true, now);
+            give_content(w, &a, now);
             break;
         case BH_CLIENT_BEFORE_END:
             check((w->ended[a.txn - w->txns] & a.ending[0]) == 0);
@@ -162,10 +170,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                    .implicit_tls = (data[0] & 4) != 0,
                                    .tls = (enum bh_tls_want)((data[0] >> 3) % 3),
                                    .recipients_max = data[0] >> 6,
+                                   .speculative = (data[size - 1] & 1) != 0,
                                    .auth = (data[0] & 32) != 0 ? 31 : 0,
                                    .helo = {"me", 2},
                                    .host = {"mx", 2},
-                                   .timeouts = bh_client_default_timeouts()}};
+                                   .timeouts = bh_client_default_timeouts()},
+                       .piece = (data[size - 1] & 2) != 0 ? 4 : content.len};
     bh_client_init(&w.client, &w.options);
     give(&w, &arena, now);
     bh_client_on_event(&w.client, BH_CLIENT_CONNECTED, now);

@@ -2,18 +2,17 @@
  * and octet by octet: what goes out and what comes of it must be the same.
  *
  *   set KEY [VALUE]        options: lmtp, helo_only, implicit, proven, unknown, tls may|must,
- * rcptmax N, off BITS, rate N, auth BITS give FROM TO[,TO] [8bit] [utf8] [requiretls] [size=N]
- * [notify=N] [ret=full] [envid=X] [orcpt=X] [body=TEXT] [probe] S: line                the server
- * says; lines in a row arrive together C: line                the client must have said this next
- *   C                      the client must have said nothing more
- *   want sasl BIT begin|CHALLENGE    the driver is asked; "-" is an empty challenge
- *   ! sasl RESPONSE [complete] | ! sasl_long N [complete] | ! sasl_failed    and answers
- *   ! connected | tls_up | tls_failed | lost | quit | wait MS | stall | drain
- *   want result T I FATE HAPPENED CODE STAGE [relayed]
- *   want close graceful | HAPPENED CODE STAGE
- *   want ends T MASK       BEFORE_END was told for transaction T and these recipients
- *   want long AUTH_PLAIN|- N    the next line is that and a blank, or nothing, and N times x
- *   want ready | trouble | rcptmax N */
+ * speculative, no_speculation, piece N (octets of content given at a time, whatever the run; 0:
+ * all), rcptmax N, off BITS, rate N, auth BITS give FROM TO[,TO] [8bit] [utf8] [requiretls]
+ * [size=N] [notify=N] [ret=full] [envid=X] [orcpt=X] [body=TEXT] [probe] S: line                the
+ * server says; lines in a row arrive together C: line                the client must have said this
+ * next C                      the client must have said nothing more want sasl BIT begin|CHALLENGE
+ * the driver is asked; "-" is an empty challenge ! sasl RESPONSE [complete] | ! sasl_long N
+ * [complete] | ! sasl_failed    and answers ! connected | tls_up | tls_failed | lost | quit | wait
+ * MS | stall | drain want result T I FATE HAPPENED CODE STAGE [relayed] want close graceful |
+ * HAPPENED CODE STAGE want ends T MASK       BEFORE_END was told for transaction T and these
+ * recipients want long AUTH_PLAIN|- N    the next line is that and a blank, or nothing, and N times
+ * x want ready | trouble | rcptmax N | ahead N | ahead_trouble */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,7 +29,7 @@ struct bh_clearance {
     int unused;
 };
 
-#define GIVEN_MAX 8
+#define GIVEN_MAX 32
 #define TO_MAX 8
 
 struct given {
@@ -284,6 +283,13 @@ static void do_set(struct run *r, struct bh_slice rest)
         r->options.implicit_tls = true;
     } else if (bh_slice_eq(key, BH_LIT("proven"))) {
         r->options.peer_proven = true;
+    } else if (bh_slice_eq(key, BH_LIT("speculative"))) {
+        r->options.speculative = true;
+    } else if (bh_slice_eq(key, BH_LIT("no_speculation"))) {
+        r->options.speculation_off = true;
+    } else if (bh_slice_eq(key, BH_LIT("piece"))) {
+        assert_true(bh_slice_u64(value, 65536, &number));
+        r->piece = (size_t)number;
     } else if (bh_slice_eq(key, BH_LIT("unknown"))) {
         r->options.route_unknown = true;
     } else if (bh_slice_eq(key, BH_LIT("tls"))) {
@@ -451,6 +457,10 @@ static void do_want(struct run *r, struct bh_slice rest)
         good = r->ready;
     } else if (bh_slice_eq(what, BH_LIT("trouble"))) {
         good = r->client.facts.tls_trouble || r->client.facts.sync_trouble;
+    } else if (bh_slice_eq(what, BH_LIT("ahead"))) {
+        good = bh_slice_u64(bh_slice_word(&rest), 100, &a) && r->client.facts.ahead == a;
+    } else if (bh_slice_eq(what, BH_LIT("ahead_trouble"))) {
+        good = r->client.facts.ahead_trouble;
     } else if (bh_slice_eq(what, BH_LIT("rcptmax"))) {
         good = bh_slice_u64(bh_slice_word(&rest), 100, &a) && r->client.facts.recipients_max == a;
     }

@@ -20,6 +20,7 @@ static uint64_t reply_timeout_ms(const struct bh_client *c)
     case BH_EXPECT_DATA:
     case BH_EXPECT_LONE_DOT:
         return t->data_ms;
+    case BH_EXPECT_CHUNK: /* as long as a dot may take: what was sent may be whole (RFC 3030 2) */
     case BH_EXPECT_DOT:
         return dot_ms(c);
     }
@@ -31,7 +32,7 @@ static uint64_t reply_timeout_ms(const struct bh_client *c)
  * uncertain: then patience is that of the dot. */
 static uint64_t writing_deadline_ms(const struct bh_client *c)
 {
-    const uint64_t block_ms = c->ended != NULL ? dot_ms(c) : c->options->timeouts.block_ms;
+    const uint64_t block_ms = c->ends_due > 0 ? dot_ms(c) : c->options->timeouts.block_ms;
     const uint64_t stalled_ms = c->active_ms + block_ms;
     if (!c->content_flows || c->options->min_rate == 0) {
         return stalled_ms;

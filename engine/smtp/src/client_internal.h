@@ -37,6 +37,10 @@ enum bh_stage bh_client_stage(const struct bh_client *c);
 void bh_client_end(struct bh_client *c, const struct bh_outcome *outcome, bool graceful);
 /** The session ends by what the peer said in this phase. */
 void bh_client_end_by_reply(struct bh_client *c, const struct bh_reply *reply);
+/** The same, where the stage is not that of the next reply. */
+void bh_client_ended_by(struct bh_client *c, enum bh_stage stage, const struct bh_reply *reply);
+/** The stage that this reply belongs to. */
+enum bh_stage bh_client_stage_of(enum bh_expect_kind kind);
 void bh_client_set_phase(struct bh_client *c, enum bh_client_phase phase);
 
 /** Decide a recipient. @param outcome its text must live in the arena of the transaction already */
@@ -48,6 +52,34 @@ void bh_client_decide_all(struct bh_client *c, struct bh_client_txn *txn, unsign
 /** The outcome of a reply with its text in the arena of the transaction. */
 struct bh_outcome bh_client_txn_outcome(const struct bh_client *c, struct bh_client_txn *txn,
                                         enum bh_stage stage, const struct bh_reply *reply);
+
+/** Note that the reply to what was put out is due. */
+void bh_client_expect(struct bh_client *c, enum bh_expect_kind kind, uint32_t recipient);
+/** The oldest transaction in flight, whose replies come now; NULL: none. */
+struct bh_client_txn *bh_client_first_flying(const struct bh_client *c);
+/** Is one of those in flight ahead? */
+bool bh_client_flies_ahead(const struct bh_client *c);
+void bh_client_fly(struct bh_client *c, struct bh_client_txn *txn);
+void bh_client_landed(struct bh_client *c);
+/** How many recipients one transaction may have with this peer. */
+uint32_t bh_client_round_max(const struct bh_client *c);
+
+/** May the content of this transaction go before the replies to its envelope? */
+bool bh_client_may_ahead(const struct bh_client *c, const struct bh_client_txn *txn);
+/** A reply to a transaction whose content did not wait. */
+void bh_client_on_ahead_reply(struct bh_client *c, const struct bh_reply *reply,
+                              struct bh_expect expect);
+/** A stored message that can't go over SMTP, found while its transaction is ahead. */
+void bh_client_ahead_bad_content(struct bh_client *c);
+
+/** Content by BDAT goes from here on. */
+void bh_client_start_content(struct bh_client *c, bool chunked);
+/** Make output of content that goes by BDAT. @return true: WANT_CONTENT is the action */
+bool bh_client_send_chunk(struct bh_client *c, struct bh_buf *out);
+/** The rest of the last chunk, which was announced. @return false: there is more to come */
+bool bh_client_send_last(struct bh_client *c, struct bh_buf *out);
+/** The message in hand can't go: its recipients are decided. */
+void bh_client_bad_content(struct bh_client *c);
 
 /** A reply in PHASE_OPEN. */
 void bh_client_on_open_reply(struct bh_client *c, const struct bh_reply *reply);

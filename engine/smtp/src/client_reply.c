@@ -96,8 +96,7 @@ static void garbled(struct bh_client *c, const struct bh_reply *reply)
     bh_client_end(c, &outcome, false);
 }
 
-/* The session ends by what the peer said. */
-static void ended_by(struct bh_client *c, enum bh_stage stage, const struct bh_reply *reply)
+void bh_client_ended_by(struct bh_client *c, enum bh_stage stage, const struct bh_reply *reply)
 {
     struct bh_buf text = bh_buf(c->outcome_text, sizeof(c->outcome_text));
     const struct bh_outcome outcome = bh_client_reply_outcome(c, stage, reply, &text);
@@ -121,7 +120,8 @@ static bool blames_pipelining(const struct bh_client *c, const struct bh_reply *
 static void on_rset_reply(struct bh_client *c, const struct bh_reply *reply)
 {
     if (!is_ok(reply)) {
-        ended_by(c, BH_STAGE_IDLE, reply); /* RSET can't fail in a session that is in step */
+        bh_client_ended_by(c, BH_STAGE_IDLE,
+                           reply); /* RSET can't fail in a session that is in step */
     } else if (c->sending != NULL && c->sending->envelope_only && c->step == BH_STEP_WAIT) {
         c->data_due = false; /* it stands where DATA would */
         c->needs_rset = false;
@@ -197,10 +197,14 @@ static void learn_recipients_max(struct bh_client *c, struct bh_client_txn *txn)
     }
 }
 
-static void start_content(struct bh_client *c)
+void bh_client_start_content(struct bh_client *c, bool chunked)
 {
-    learn_recipients_max(c, c->sending);
+    if (!c->ahead) {
+        learn_recipients_max(c, c->sending);
+    }
     c->step = BH_STEP_CONTENT;
+    c->chunked = chunked;
+    c->chunk_open = false;
     c->stuff = (struct bh_dot_stuff){0};
     c->content = BH_EMPTY;
     c->content_asked = false;
@@ -217,7 +221,7 @@ static void on_data_reply(struct bh_client *c, const struct bh_reply *reply)
     c->data_due = false;
     if (reply->code == 354) {
         if (c->accepted > 0 && !c->mail_failed) {
-            start_content(c);
+            bh_client_start_content(c, false);
         } else if (c->options->lmtp) {
             garbled(c, reply); /* no reply would follow the dot: RFC 2033 4.2 forbids this one */
         } else {
@@ -239,7 +243,7 @@ static void on_data_reply(struct bh_client *c, const struct bh_reply *reply)
 
 static void on_dot_reply(struct bh_client *c, const struct bh_reply *reply, uint32_t recipient)
 {
-    struct bh_client_txn *txn = c->ended;
+    struct bh_client_txn *txn = bh_client_first_flying(c);
     BH_ASSERT(txn != NULL && txn->end_sent);
     const struct bh_outcome outcome = bh_client_txn_outcome(c, txn, BH_STAGE_DOT, reply);
     if (c->options->lmtp) {
@@ -252,10 +256,28 @@ static void on_dot_reply(struct bh_client *c, const struct bh_reply *reply, uint
     } else {
         bh_client_decide_all(c, txn, STEP(BH_RCPT_ACCEPTED), &outcome);
     }
+    c->clean += is_ok(reply);
+    /* After a refused BDAT some peers want RSET before anything else (RFC 3030 section 2). */
+    c->needs_rset = c->needs_rset || (!is_ok(reply) && c->chunked && c->sending == NULL);
     txn->end_sent = false;
-    c->ended = NULL;
+    c->ends_due--;
+    bh_client_landed(c);
     c->facts.transactions++;
     c->done_due = true;
+}
+
+/* A chunk before the last. Refused, the message is; and the peer takes no more of it, while more
+ * may be on its way. */
+static void on_chunk_reply(struct bh_client *c, const struct bh_reply *reply)
+{
+    struct bh_client_txn *txn =
+        c->sending != NULL && c->ends_due == 0 ? c->sending : bh_client_first_flying(c);
+    BH_ASSERT(txn != NULL);
+    if (!is_ok(reply)) {
+        const struct bh_outcome outcome = bh_client_txn_outcome(c, txn, BH_STAGE_BODY, reply);
+        bh_client_decide_all(c, txn, STEP(BH_RCPT_ACCEPTED) | STEP(BH_RCPT_NEW), &outcome);
+        bh_client_ended_by(c, BH_STAGE_BODY, reply);
+    }
 }
 
 /* 421 may come at any point, also in place of the reply to the dot (RFC 5321 3.8). */
@@ -266,7 +288,7 @@ static void on_closing_reply(struct bh_client *c, const struct bh_reply *reply,
     if (expect != NULL && expect->kind == BH_EXPECT_DOT) {
         on_dot_reply(c, reply, expect->recipient); /* it was answered: not delivered */
     }
-    ended_by(c, stage, reply);
+    bh_client_ended_by(c, stage, reply);
 }
 
 /* A reply that answers no command. During the content a server may say early why it will not take
@@ -276,12 +298,12 @@ static void on_unasked_reply(struct bh_client *c, const struct bh_reply *reply)
     const bool in_content =
         c->step == BH_STEP_CONTENT || c->step == BH_STEP_BEFORE_END || c->step == BH_STEP_END;
     if (reply->code == 421) {
-        ended_by(c, bh_client_stage(c), reply);
+        bh_client_ended_by(c, bh_client_stage(c), reply);
     } else if (in_content && is_refusal(reply)) {
         struct bh_client_txn *txn = c->sending;
         const struct bh_outcome outcome = bh_client_txn_outcome(c, txn, BH_STAGE_BODY, reply);
         bh_client_decide_all(c, txn, STEP(BH_RCPT_ACCEPTED), &outcome);
-        ended_by(c, BH_STAGE_BODY, reply);
+        bh_client_ended_by(c, BH_STAGE_BODY, reply);
     } else {
         garbled(c, reply);
     }
@@ -302,6 +324,9 @@ static void dispatch(struct bh_client *c, const struct bh_reply *reply, struct b
     case BH_EXPECT_DATA:
         on_data_reply(c, reply);
         break;
+    case BH_EXPECT_CHUNK:
+        on_chunk_reply(c, reply);
+        break;
     case BH_EXPECT_DOT:
         on_dot_reply(c, reply, expect.recipient);
         break;
@@ -318,6 +343,9 @@ void bh_client_on_open_reply(struct bh_client *c, const struct bh_reply *reply)
         return;
     }
     const struct bh_expect expect = c->expect[c->expect_first];
+    if (is_refusal(reply)) {
+        c->clean = 0;
+    }
     if (reply->code == 421) {
         on_closing_reply(c, reply, &expect);
         return;
@@ -328,11 +356,15 @@ void bh_client_on_open_reply(struct bh_client *c, const struct bh_reply *reply)
     }
     if (expect.kind != BH_EXPECT_DOT && blames_pipelining(c, reply)) {
         c->facts.sync_trouble = true;
-        ended_by(c, BH_STAGE_IDLE, reply); /* it speaks of the session, of no message */
+        bh_client_ended_by(c, BH_STAGE_IDLE, reply); /* it speaks of the session, of no message */
         return;
     }
     c->expect_first = (c->expect_first + 1) % BH_CLIENT_EXPECT_MAX;
     c->expect_count--;
+    if (expect.ahead) {
+        bh_client_on_ahead_reply(c, reply, expect);
+        return;
+    }
     dispatch(c, reply, expect);
     if (c->phase == BH_CLIENT_PHASE_OPEN) {
         maybe_round_over(c);

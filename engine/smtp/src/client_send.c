@@ -1,17 +1,18 @@
 /* What goes out in PHASE_OPEN. One round of a transaction:
  * RSET (if the last one was left open), MAIL, RCPT..., DATA, content, the dot. With PIPELINING all
  * commands of a round go together, and those of the next round right behind the dot; without it
- * each waits until no reply is due. */
+ * each waits until no reply is due. With CHUNKING content goes by BDAT, once RCPT is answered; a
+ * transaction that is ahead (client_ahead.c) does not wait for that. */
 #include "client_internal.h"
 
-static void expect(struct bh_client *c, enum bh_expect_kind kind, uint32_t recipient)
+void bh_client_expect(struct bh_client *c, enum bh_expect_kind kind, uint32_t recipient)
 {
     BH_ASSERT(c->expect_count < BH_CLIENT_EXPECT_MAX);
     if (c->expect_count == 0) {
         c->active_ms = c->now.mono_ms; /* the wait for this reply begins */
     }
     const uint32_t at = (c->expect_first + c->expect_count) % BH_CLIENT_EXPECT_MAX;
-    c->expect[at] = (struct bh_expect){(uint8_t)kind, (uint8_t)recipient};
+    c->expect[at] = (struct bh_expect){(uint8_t)kind, (uint8_t)recipient, c->ahead};
     c->expect_count++;
 }
 
@@ -49,7 +50,7 @@ static struct bh_client_txn *candidate(struct bh_client *c)
     return NULL;
 }
 
-static uint32_t round_max(const struct bh_client *c)
+uint32_t bh_client_round_max(const struct bh_client *c)
 {
     uint32_t max = c->options->recipients_max;
     if (max == 0 || max > BH_CLIENT_RECIPIENTS_MAX) {
@@ -61,16 +62,52 @@ static uint32_t round_max(const struct bh_client *c)
     return max;
 }
 
+struct bh_client_txn *bh_client_first_flying(const struct bh_client *c)
+{
+    return c->flying_count > 0 ? c->flying[c->flying_first] : NULL;
+}
+
+void bh_client_fly(struct bh_client *c, struct bh_client_txn *txn)
+{
+    BH_ASSERT(c->flying_count < BH_CLIENT_TXNS_MAX);
+    c->flying[(c->flying_first + c->flying_count) % BH_CLIENT_TXNS_MAX] = txn;
+    c->flying_count++;
+}
+
+void bh_client_landed(struct bh_client *c)
+{
+    BH_ASSERT(c->flying_count > 0);
+    c->flying_first = (c->flying_first + 1) % BH_CLIENT_TXNS_MAX;
+    c->flying_count--;
+}
+
+/* Is a transaction in flight whose replies to the envelope are still due? */
+bool bh_client_flies_ahead(const struct bh_client *c)
+{
+    const uint32_t last = c->flying_first + c->flying_count + BH_CLIENT_TXNS_MAX - 1;
+    return c->flying_count > 0 && c->flying[last % BH_CLIENT_TXNS_MAX]->ahead;
+}
+
 /* @return false: nothing to start */
 static bool start_round(struct bh_client *c)
 {
-    struct bh_client_txn *txn = candidate(c);
+    struct bh_client_txn *txn = c->ahead_over ? NULL : candidate(c);
     if (txn == NULL) {
-        const bool quiet = c->expect_count == 0 && c->ended == NULL && !c->done_due;
-        if (quiet && (c->quit || mails_used_up(c))) {
+        const bool quiet = c->expect_count == 0 && c->ends_due == 0 && !c->done_due;
+        if (quiet && (c->quit || c->ahead_over || mails_used_up(c))) {
             bh_client_end(c, NULL, true);
         }
         return false;
+    }
+    const bool ahead = bh_client_may_ahead(c, txn);
+    const uint32_t room = BH_CLIENT_EXPECT_MAX - c->expect_count;
+    if (bh_client_flies_ahead(c) && (!ahead || room < txn->recipients_count + 4)) {
+        return false; /* step by step again, or later */
+    }
+    c->ahead = ahead;
+    txn->ahead = ahead;
+    if (ahead) {
+        bh_client_fly(c, txn);
     }
     c->sending = txn;
     c->rcpt_next = 0;
@@ -78,14 +115,16 @@ static bool start_round(struct bh_client *c)
     c->answered = 0;
     c->accepted = 0;
     c->mail_failed = false;
-    c->step = c->needs_rset ? BH_STEP_RSET : BH_STEP_MAIL;
+    /* Whatever came of the BDAT before, RSET brings a peer back into step. */
+    const bool reset = c->needs_rset || ahead || (c->ends_due > 0 && c->chunked);
+    c->step = reset ? BH_STEP_RSET : BH_STEP_MAIL;
     return true;
 }
 
 static void send_rset(struct bh_client *c, struct bh_buf *out)
 {
     bh_buf_put(out, BH_LIT("RSET\r\n"));
-    expect(c, BH_EXPECT_RSET, 0);
+    bh_client_expect(c, BH_EXPECT_RSET, 0);
     c->needs_rset = false;
     c->step = BH_STEP_MAIL;
 }
@@ -93,9 +132,9 @@ static void send_rset(struct bh_client *c, struct bh_buf *out)
 static void send_mail(struct bh_client *c, struct bh_buf *out)
 {
     bh_client_put_mail(c, c->sending, out);
-    expect(c, BH_EXPECT_MAIL, 0);
+    bh_client_expect(c, BH_EXPECT_MAIL, 0);
     c->sending->started = true;
-    c->mail_due = true;
+    c->mail_due = !c->ahead;
     c->mails++;
     c->step = BH_STEP_RCPT;
 }
@@ -106,15 +145,35 @@ static void send_rcpt(struct bh_client *c, struct bh_buf *out)
     while (c->rcpt_next < txn->recipients_count && txn->results[c->rcpt_next].step != BH_RCPT_NEW) {
         c->rcpt_next++;
     }
-    if (c->rcpt_next == txn->recipients_count || c->asked == round_max(c)) {
+    if (c->rcpt_next == txn->recipients_count || c->asked == bh_client_round_max(c)) {
         c->step = BH_STEP_DATA;
         return;
     }
     bh_client_put_rcpt(c, &txn->recipients[c->rcpt_next], out);
-    expect(c, BH_EXPECT_RCPT, c->rcpt_next);
+    bh_client_expect(c, BH_EXPECT_RCPT, c->rcpt_next);
     txn->results[c->rcpt_next].step = BH_RCPT_ASKED;
     c->asked++;
     c->rcpt_next++;
+}
+
+static bool by_chunks(const struct bh_client *c)
+{
+    return bh_client_has(c, BH_EXT_CHUNKING) && !c->options->lmtp && !c->sending->envelope_only;
+}
+
+/* With CHUNKING nothing is said in place of DATA: content goes once the envelope is answered.
+ * @return false: it is not yet */
+static bool wait_for_envelope(struct bh_client *c)
+{
+    if (!c->ahead && (c->mail_due || c->answered < c->asked)) {
+        return false;
+    }
+    if (!c->ahead && c->accepted == 0) {
+        bh_client_round_over(c); /* it needs an RSET, which goes with the next MAIL */
+    } else {
+        bh_client_start_content(c, true);
+    }
+    return true;
 }
 
 static void send_data(struct bh_client *c, struct bh_buf *out)
@@ -122,7 +181,7 @@ static void send_data(struct bh_client *c, struct bh_buf *out)
     const bool all_refused = c->answered == c->asked && c->accepted == 0;
     if (c->sending->envelope_only) {
         bh_buf_put(out, BH_LIT("RSET\r\n"));
-        expect(c, BH_EXPECT_RSET, 0);
+        bh_client_expect(c, BH_EXPECT_RSET, 0);
         c->data_due = true; /* the round lasts until this is answered */
         c->step = BH_STEP_WAIT;
         return;
@@ -133,7 +192,7 @@ static void send_data(struct bh_client *c, struct bh_buf *out)
         return;
     }
     bh_buf_put(out, BH_LIT("DATA\r\n"));
-    expect(c, BH_EXPECT_DATA, 0);
+    bh_client_expect(c, BH_EXPECT_DATA, 0);
     c->data_due = true;
     c->step = BH_STEP_WAIT;
 }
@@ -141,7 +200,7 @@ static void send_data(struct bh_client *c, struct bh_buf *out)
 static void send_lone_dot(struct bh_client *c, struct bh_buf *out)
 {
     bh_buf_put(out, BH_LIT(".\r\n"));
-    expect(c, BH_EXPECT_LONE_DOT, 0);
+    bh_client_expect(c, BH_EXPECT_LONE_DOT, 0);
     c->needs_rset = false;
     c->step = BH_STEP_WAIT;
     c->data_due = true; /* the round lasts until the dot is answered */
@@ -180,7 +239,11 @@ static void send_commands(struct bh_client *c, struct bh_buf *out)
             send_rcpt(c, out);
             break;
         case BH_STEP_DATA:
-            send_data(c, out);
+            if (!by_chunks(c)) {
+                send_data(c, out);
+            } else if (!wait_for_envelope(c)) {
+                return;
+            }
             break;
         case BH_STEP_WAIT:
         case BH_STEP_CONTENT:
@@ -194,8 +257,12 @@ static void send_commands(struct bh_client *c, struct bh_buf *out)
 
 /* A stored message that can't go over SMTP. The peer waits for content and understands nothing
  * else: without the dot it drops what it has, and the session is over, by no fault of its own. */
-static void bad_content(struct bh_client *c)
+void bh_client_bad_content(struct bh_client *c)
 {
+    if (c->ahead) {
+        bh_client_ahead_bad_content(c);
+        return;
+    }
     const struct bh_outcome outcome = bh_client_outcome(c, BH_STAGE_BODY, BH_HAPPENED_BAD_CONTENT);
     bh_client_decide_all(c, c->sending, 1U << BH_RCPT_ACCEPTED | 1U << BH_RCPT_NEW, &outcome);
     bh_client_end(c, NULL, true);
@@ -204,6 +271,9 @@ static void bad_content(struct bh_client *c)
 /* @return true: WANT_CONTENT is the action */
 static bool send_content(struct bh_client *c, struct bh_buf *out)
 {
+    if (c->chunked) {
+        return bh_client_send_chunk(c, out);
+    }
     if (c->content.len == 0 && !c->content_last) {
         if (c->content_asked) {
             return false;
@@ -214,10 +284,10 @@ static bool send_content(struct bh_client *c, struct bh_buf *out)
     const enum bh_status status = bh_dot_stuff_feed(&c->stuff, &c->content, out);
     c->sending->content_at += before - c->content.len;
     if (status == BH_ECORRUPT) {
-        bad_content(c);
+        bh_client_bad_content(c);
     } else if (status == BH_OK && c->content_last) {
         if (c->stuff.state == BH_DOT_AFTER_CR) {
-            bad_content(c);
+            bh_client_bad_content(c);
         } else {
             c->step = BH_STEP_BEFORE_END;
         }
@@ -225,14 +295,29 @@ static bool send_content(struct bh_client *c, struct bh_buf *out)
     return false;
 }
 
-/* Who gets this message by the dot that comes next. */
+/* Who gets this message by the end that comes next: of one that is ahead, all who may yet be
+ * accepted. */
 static void ending_mask(const struct bh_client_txn *txn, uint64_t mask[2])
 {
     mask[0] = 0;
     mask[1] = 0;
     for (uint32_t i = 0; i < txn->recipients_count; i++) {
-        if (txn->results[i].step == BH_RCPT_ACCEPTED) {
+        const enum bh_rcpt_step step = (enum bh_rcpt_step)txn->results[i].step;
+        if (step == BH_RCPT_ACCEPTED || (step == BH_RCPT_ASKED && txn->ahead)) {
             mask[i / 64] |= (uint64_t)1 << (i % 64);
+        }
+    }
+}
+
+static void expect_end(struct bh_client *c, const struct bh_client_txn *txn)
+{
+    if (!c->options->lmtp) {
+        bh_client_expect(c, BH_EXPECT_DOT, 0); /* one reply for all */
+        return;
+    }
+    for (uint32_t i = 0; i < txn->recipients_count; i++) {
+        if (txn->results[i].step == BH_RCPT_ACCEPTED) {
+            bh_client_expect(c, BH_EXPECT_DOT, i);
         }
     }
 }
@@ -240,19 +325,21 @@ static void ending_mask(const struct bh_client_txn *txn, uint64_t mask[2])
 static void send_end(struct bh_client *c, struct bh_buf *out)
 {
     struct bh_client_txn *txn = c->sending;
-    BH_ASSERT(c->ended == NULL); /* DATA's reply comes after that of the dot before it */
-    const enum bh_status status = bh_dot_stuff_end(&c->stuff, out);
-    BH_ASSERT(status == BH_OK); /* room and line end were checked */
-    for (uint32_t i = 0; i < txn->recipients_count; i++) {
-        if (txn->results[i].step == BH_RCPT_ACCEPTED) {
-            expect(c, BH_EXPECT_DOT, i);
-            if (!c->options->lmtp) {
-                break; /* one reply for all */
-            }
+    if (c->chunked) {
+        if (!bh_client_send_last(c, out)) {
+            return;
         }
+    } else {
+        const enum bh_status status = bh_dot_stuff_end(&c->stuff, out);
+        BH_ASSERT(status == BH_OK); /* room and line end were checked */
     }
+    if (!c->ahead) {
+        BH_ASSERT(c->ends_due == 0); /* DATA's and RCPT's replies come after that of the last end */
+        bh_client_fly(c, txn);
+    }
+    expect_end(c, txn);
     txn->end_sent = true;
-    c->ended = txn;
+    c->ends_due++;
     c->sending = NULL;
     c->needs_rset = false;
     c->step = BH_STEP_IDLE;
@@ -271,13 +358,8 @@ void bh_client_emit(struct bh_client *c, const struct bh_buf *out, enum bh_clien
         .kind = BH_CLIENT_WRITE, .output = output, .bytes = bh_buf_slice(out)};
 }
 
-bool bh_client_next_open(struct bh_client *c, struct bh_buf *out, struct bh_client_action *action)
+static bool next_of_round(struct bh_client *c, struct bh_buf *out, struct bh_client_action *action)
 {
-    if (c->emit_ready) {
-        c->emit_ready = false;
-        *action = (struct bh_client_action){.kind = BH_CLIENT_READY};
-        return true;
-    }
     if (c->step == BH_STEP_CONTENT && send_content(c, out)) {
         c->content_asked = true;
         *action = (struct bh_client_action){
@@ -299,4 +381,19 @@ bool bh_client_next_open(struct bh_client *c, struct bh_buf *out, struct bh_clie
         return true;
     }
     return false;
+}
+
+bool bh_client_next_open(struct bh_client *c, struct bh_buf *out, struct bh_client_action *action)
+{
+    if (c->emit_ready) {
+        c->emit_ready = false;
+        *action = (struct bh_client_action){.kind = BH_CLIENT_READY};
+        return true;
+    }
+    const enum bh_client_step before = c->step;
+    if (next_of_round(c, out, action)) {
+        return true;
+    }
+    /* The last reply to an envelope lets its content go, which no command stands before. */
+    return before != c->step && c->step == BH_STEP_CONTENT && next_of_round(c, out, action);
 }

@@ -67,3 +67,22 @@ enum bh_status bh_dot_stuff_end(struct bh_dot_stuff *d, struct bh_buf *out)
     d->state = BH_DOT_ENDED;
     return BH_OK;
 }
+
+enum bh_status bh_dot_stuff_check(struct bh_dot_stuff *d, struct bh_slice in)
+{
+    while (in.len > 0) {
+        if (d->state != BH_DOT_AFTER_CR) {
+            in = bh_slice_skip(in, plain_run(in, in.len));
+            d->state = BH_DOT_IN_LINE;
+            if (in.len == 0) {
+                break;
+            }
+        }
+        if ((in.ptr[0] == '\n') != (d->state == BH_DOT_AFTER_CR)) {
+            return BH_ECORRUPT;
+        }
+        d->state = in.ptr[0] == '\r' ? BH_DOT_AFTER_CR : BH_DOT_LINE_START;
+        in = bh_slice_skip(in, 1);
+    }
+    return BH_OK;
+}

@@ -83,7 +83,7 @@ struct bh_outcome bh_client_reply_outcome(const struct bh_client *c, enum bh_sta
     return outcome;
 }
 
-static enum bh_stage stage_of_expect(enum bh_expect_kind kind)
+enum bh_stage bh_client_stage_of(enum bh_expect_kind kind)
 {
     switch (kind) {
     case BH_EXPECT_RSET:
@@ -95,6 +95,8 @@ static enum bh_stage stage_of_expect(enum bh_expect_kind kind)
     case BH_EXPECT_DATA:
     case BH_EXPECT_LONE_DOT:
         return BH_STAGE_DATA;
+    case BH_EXPECT_CHUNK:
+        return BH_STAGE_BODY;
     case BH_EXPECT_DOT:
         return BH_STAGE_DOT;
     }
@@ -104,7 +106,7 @@ static enum bh_stage stage_of_expect(enum bh_expect_kind kind)
 static enum bh_stage stage_open(const struct bh_client *c)
 {
     if (c->expect_count > 0) {
-        return stage_of_expect((enum bh_expect_kind)c->expect[c->expect_first].kind);
+        return bh_client_stage_of((enum bh_expect_kind)c->expect[c->expect_first].kind);
     }
     const bool content =
         c->step == BH_STEP_CONTENT || c->step == BH_STEP_BEFORE_END || c->step == BH_STEP_END;
@@ -154,8 +156,9 @@ void bh_client_end(struct bh_client *c, const struct bh_outcome *outcome, bool g
     c->outcome =
         outcome != NULL ? *outcome : bh_client_outcome(c, BH_STAGE_NONE, BH_HAPPENED_REPLY);
     c->graceful = graceful;
+    c->facts.ahead_trouble = c->facts.ahead_trouble || (!graceful && bh_client_flies_ahead(c));
     const bool between_commands = c->phase == BH_CLIENT_PHASE_OPEN
-                                      ? c->sending == NULL && c->ended == NULL
+                                      ? c->sending == NULL && c->ends_due == 0
                                       : c->phase != BH_CLIENT_PHASE_TLS;
     c->may_quit = c->may_quit && between_commands && still_listens(&c->outcome);
     bh_client_set_phase(c, BH_CLIENT_PHASE_ENDING);
@@ -491,6 +494,7 @@ void bh_client_give(struct bh_client *c, struct bh_client_txn *txn, struct bh_no
     txn->undecided = txn->recipients_count;
     txn->end_sent = false;
     txn->started = false;
+    txn->ahead = false;
     txn->content_at = 0;
     c->txns[c->count++] = txn;
 }
@@ -522,7 +526,9 @@ static void settle_at_end(struct bh_client *c, struct bh_client_txn *txn)
         if (!touched) {
             continue;
         }
-        const bool uncertain = txn == c->ended && result->step == BH_RCPT_ACCEPTED;
+        /* Of one that is ahead the word on its recipients may be on its way, too. */
+        const bool asked = result->step == BH_RCPT_ASKED && txn->ahead;
+        const bool uncertain = txn->end_sent && (result->step == BH_RCPT_ACCEPTED || asked);
         result->fate = uncertain ? BH_FATE_UNCERTAIN : BH_FATE_UNFINISHED;
         result->outcome = c->outcome;
         result->outcome.text = BH_EMPTY;
@@ -541,7 +547,8 @@ static bool take_done(struct bh_client *c, bool any, struct bh_client_action *ac
 {
     for (uint32_t i = 0; i < c->count; i++) {
         struct bh_client_txn *txn = c->txns[i];
-        const bool complete = txn->undecided == 0 && txn != c->sending && txn != c->ended;
+        const bool complete =
+            txn->undecided == 0 && txn != c->sending && !txn->end_sent && !txn->ahead;
         if (!complete && !any) {
             continue;
         }

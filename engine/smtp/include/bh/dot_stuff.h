@@ -27,3 +27,7 @@ BH_MUST_USE enum bh_status bh_dot_stuff_feed(struct bh_dot_stuff *d, struct bh_s
  *
  * @return BH_OK, or BH_MORE for fewer than 5 octets of room, or BH_ECORRUPT as above */
 BH_MUST_USE enum bh_status bh_dot_stuff_end(struct bh_dot_stuff *d, struct bh_buf *out);
+
+/** Are all line ends of a message's next piece CRLF? For content that goes unchanged (BDAT).
+ * @return BH_OK, or BH_ECORRUPT as above */
+BH_MUST_USE enum bh_status bh_dot_stuff_check(struct bh_dot_stuff *d, struct bh_slice in);

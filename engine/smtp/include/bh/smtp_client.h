@@ -13,7 +13,10 @@
  * 3. AUTH, where the options want it: the mechanism is chosen here, what it says is the driver's
  *    (BH_CLIENT_WANT_SASL), and no MAIL goes before the 235
  * 4. transactions, in the order given: MAIL, RCPT..., DATA in one group where PIPELINING is
- * offered, the next group right behind the final dot; each ends in BH_CLIENT_DONE
+ * offered, the next group right behind the final dot; where CHUNKING is, BDAT in place of DATA,
+ * once RCPT is answered. With both, and a peer that is known to keep in step, content goes before
+ * any reply and several transactions are in flight (see client_ahead.c). Each ends in
+ * BH_CLIENT_DONE
  * 5. BH_CLIENT_CLOSE, once; every transaction given has had its DONE by then */
 #pragma once
 
@@ -30,6 +33,8 @@ struct bh_clearance; /* defined by the TLS layer; see bh/tls.h */
 #define BH_CLIENT_OUT_MIN 4096        /* octets of room that bh_client_next needs */
 #define BH_CLIENT_AUTH_LINE_MAX 12288 /* octets of a line of AUTH with its CRLF (RFC 4954 4.) */
 #define BH_CLIENT_CHALLENGES_MAX 8    /* of one exchange; no mechanism needs half of it */
+#define BH_CLIENT_CLEAN_MIN 20        /* transactions in a row, then speculation begins by itself */
+#define BH_CLIENT_AHEAD_OCTETS 262144 /* larger messages wait for the replies to RCPT */
 #define BH_CLIENT_DOT_MIN_MS 600000   /* RFC 5321 4.5.3.2.6; a shorter wait makes duplicates */
 
 enum bh_tls_want {
@@ -64,9 +69,12 @@ struct bh_client_options {
     struct bh_slice host; /* the next hop, for outcomes */
     struct bh_ip ip;
     uint16_t port;
-    uint32_t extensions_off;            /* BH_EXT_ bits that count as not offered */
-    uint32_t recipients_max;            /* a transaction; 0: BH_CLIENT_RECIPIENTS_MAX */
-    uint64_t min_rate;                  /* octets a second while sending content; 0: none */
+    uint32_t extensions_off; /* BH_EXT_ bits that count as not offered */
+    uint32_t recipients_max; /* a transaction; 0: BH_CLIENT_RECIPIENTS_MAX */
+    bool speculative;        /* content ahead of replies from the first message on; else once
+                                BH_CLIENT_CLEAN_MIN transactions went through cleanly */
+    bool speculation_off;    /* never: this host has answered such a session as nobody expects */
+    uint64_t min_rate;       /* octets a second while sending content; 0: none */
     struct bh_client_timeouts timeouts; /* dot_ms below BH_CLIENT_DOT_MIN_MS counts as that */
 };
 
@@ -101,6 +109,7 @@ struct bh_client_txn {
 
     bool end_sent;       /* read only: the end of content was handed out, its reply is due */
     bool started;        /* private from here on: a command of it was handed out */
+    bool ahead;          /* its content does not wait for replies */
     uint32_t undecided;  /* recipients */
     uint64_t content_at; /* octets of content taken in this round */
 };
@@ -161,6 +170,9 @@ struct bh_client_facts {
     bool sync_trouble;       /* it took pipelining for a fault, though it offered it */
     uint32_t recipients_max; /* a transaction, by LIMITS or as learned; 0: none */
     uint32_t transactions;   /* ended by a reply to the dot */
+    uint32_t ahead;          /* of these: content went before the replies to the envelope */
+    bool ahead_trouble;      /* such a session met a reply that it did not count on, or broke: this
+                                host is better spoken to step by step */
 };
 
 enum bh_client_phase {
@@ -207,7 +219,8 @@ enum bh_expect_kind {
     BH_EXPECT_MAIL,
     BH_EXPECT_RCPT,
     BH_EXPECT_DATA,
-    BH_EXPECT_DOT,
+    BH_EXPECT_CHUNK, /* BDAT that is not the last */
+    BH_EXPECT_DOT,   /* or the last BDAT */
     BH_EXPECT_LONE_DOT
 };
 
@@ -217,6 +230,7 @@ enum bh_expect_kind {
 struct bh_expect {
     uint8_t kind;      /* enum bh_expect_kind */
     uint8_t recipient; /* index, of RCPT and of an LMTP reply to the dot */
+    bool ahead;        /* of a transaction whose content does not wait */
 };
 
 struct bh_client {
@@ -229,8 +243,14 @@ struct bh_client {
 
     struct bh_client_txn *txns[BH_CLIENT_TXNS_MAX]; /* oldest first */
     uint32_t count;
-    struct bh_client_txn *sending;      /* in its envelope or content */
-    struct bh_client_txn *ended;        /* its end was sent, the reply is due */
+    struct bh_client_txn *sending;                    /* in its envelope or content */
+    struct bh_client_txn *flying[BH_CLIENT_TXNS_MAX]; /* a ring: their end was sent, the reply is
+                                           due; or ahead, from MAIL on. Replies are the first's */
+    uint32_t flying_first, flying_count;
+    uint32_t ends_due;                  /* of these: the end was sent */
+    bool ahead;                         /* `sending` does not wait for replies */
+    bool ahead_over;                    /* no more rounds: close once all replies are in */
+    uint32_t clean;                     /* transactions in a row without a refusal */
     uint32_t rcpt_next;                 /* of `sending`: the next recipient to ask for */
     uint32_t asked, answered, accepted; /* RCPT of `sending`, in this round */
     bool mail_due, data_due;            /* of this round: the reply is to come */
@@ -244,6 +264,8 @@ struct bh_client {
     struct bh_reply_parser reply;
 
     struct bh_dot_stuff stuff;
+    bool chunked;            /* the content goes by BDAT */
+    bool chunk_open;         /* its command is out, octets of it are not */
     struct bh_slice content; /* borrowed from the driver */
     bool content_asked;
     bool content_last;
