@@ -139,6 +139,8 @@ struct resolver_slot {
     struct tls_job *waiting;   /* for the end of the test */
 };
 
+#define CAREFUL_HOSTS 64 /* remembered as not to be speculated with */
+
 struct engine {
     struct engine_options options;
     pthread_t thread;
@@ -174,6 +176,12 @@ struct engine {
     struct posture_told { /* lately told to the store; a place for each hash, the last one stays */
         uint64_t key, facts, at_ms;
     } postures[4096];
+    struct careful_host { /* a ring: the oldest makes room */
+        struct bh_ip ip;
+        uint16_t port;
+        uint64_t until_ms;
+    } careful[CAREFUL_HOSTS];
+    uint32_t careful_next;
     struct probe *probes; /* under way */
     uint32_t probe_count;
 
@@ -191,6 +199,10 @@ struct engine {
 };
 
 struct bh_now engine_now(struct engine *e);
+/** Is content to wait for replies at this address, since it once went wrong there? */
+bool ecareful_is(struct engine *e, const struct bh_sched_address *address);
+/** A session has closed: what it says about that. */
+void ecareful_note(struct engine *e, const struct worker_session *s);
 /** Carry out what the scheduler wants, then arm its timer. Call after every event fed to it. */
 void engine_pump(struct engine *e);
 /** The first half of it: the actions that stand now, carried out. */

@@ -67,6 +67,9 @@ void outgoing_open(struct engine *e, const struct bh_sched_action *action)
         return;
     }
     struct worker *worker = e->options.workers[e->next_worker++ % e->options.worker_count];
+    for (uint32_t i = 0; i < info->worker->address_count; i++) {
+        info->worker->hosts[i].step_by_step = ecareful_is(e, &info->worker->addresses[i]);
+    }
     worker_open(worker, info->worker);
 }
 
@@ -589,6 +592,7 @@ void outgoing_on_closed(struct engine *e, struct worker_session *s)
     log_closed(s);
     engine_act(e); /* a lease that was just given to it, too, is answered for below */
     let_go(e, info);
+    ecareful_note(e, s);
     const bool again = s->failed && step_down_tls(e, s);
     const struct bh_policy policy = bh_outcome_policy(&s->outcome);
     const enum bh_sched_fault fault =

@@ -248,6 +248,7 @@ void worker_note_closed(struct worker_session *s, struct bh_delivery *d,
     s->failed = !closed->graceful;
     s->was_ready = closed->was_ready;
     s->tls_trouble = closed->tls_trouble;
+    s->ahead_trouble = closed->facts != NULL && closed->facts->ahead_trouble;
     if (s->failed) {
         keep_outcome(s, &closed->outcome);
         if (closed->outcome.stage == BH_STAGE_AUTH) {
@@ -372,6 +373,7 @@ static void open_session(struct worker *w, struct worker_session *s)
         .lmtp = c->protocol == BH_PROTOCOL_LMTP,
         .helo_only = c->helo_only,
         .extensions_off = extensions_off(c),
+        .speculative = c->speculative,
         .recipients_max = c->limits.recipients_per_transaction,
         .min_rate = s->config->engine.min_rate,
         .connect_ms = c->timeouts.connect_ms,
@@ -384,7 +386,8 @@ static void open_session(struct worker *w, struct worker_session *s)
                                                         .port = s->addresses[i].port,
                                                         .demand = &s->hosts[i].demand,
                                                         .route_proven = s->hosts[i].route_proven,
-                                                        .route_unknown = s->hosts[i].route_unknown};
+                                                        .route_unknown = s->hosts[i].route_unknown,
+                                                        .step_by_step = s->hosts[i].step_by_step};
     }
     const struct bh_delivery_callbacks callbacks = {.ctx = s,
                                                     .ready = on_ready,

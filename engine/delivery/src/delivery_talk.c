@@ -342,6 +342,8 @@ void bh_delivery_start_talk(struct bh_delivery *d, struct attempt *a)
                                             .port = target->port,
                                             .extensions_off = d->params.extensions_off,
                                             .recipients_max = d->params.recipients_max,
+                                            .speculative = d->params.speculative,
+                                            .speculation_off = target->step_by_step,
                                             .min_rate = d->params.min_rate,
                                             .timeouts = d->params.timeouts};
     bh_client_init(&d->client, &d->options);

@@ -49,6 +49,7 @@ struct side {
 struct connection {
     struct side sides[2]; /* the client's, the far one */
     bool dead;
+    bool answered;  /* the last octets that passed went to the client */
     unsigned wakes; /* that still name it */
     struct connection *next;
 };
@@ -76,6 +77,7 @@ static const char *report_file;
 
 static struct {
     uint64_t connections, open, open_max, octets_out, octets_back, resets;
+    uint64_t turns; /* the client spoke after it was spoken to: round trips that it waited for */
     int64_t late_max_ns;
 } count;
 
@@ -211,8 +213,9 @@ static bool depart(struct side *s, struct side *to)
         if (n > 0) {
             p->sent += (size_t)n;
             s->held -= (size_t)n;
-            *(s == &s->connection->sides[0] ? &count.octets_out : &count.octets_back) +=
-                (uint64_t)n;
+            const bool back = s == &s->connection->sides[1];
+            *(back ? &count.octets_back : &count.octets_out) += (uint64_t)n;
+            s->connection->answered = s->connection->answered || back;
         }
     }
     pop(s);
@@ -258,6 +261,10 @@ static void arrive(struct side *s)
             break;
         }
         s->read_done = n <= 0;
+        if (n > 0 && s == &s->connection->sides[0] && s->connection->answered) {
+            s->connection->answered = false;
+            count.turns++;
+        }
         hold(s,
              n > 0    ? PIECE_DATA
              : n == 0 ? PIECE_END
@@ -369,9 +376,9 @@ static void report(void)
     fprintf(out,
             "{\"tool\":\"delayproxy\",\"connections\":%" PRIu64 ",\"open\":%" PRIu64
             ",\"open_max\":%" PRIu64 ",\"octets_out\":%" PRIu64 ",\"octets_back\":%" PRIu64
-            ",\"resets\":%" PRIu64 ",\"late_max_ms\":%.3f,\"cpu_s\":%.4f}\n",
+            ",\"resets\":%" PRIu64 ",\"turns\":%" PRIu64 ",\"late_max_ms\":%.3f,\"cpu_s\":%.4f}\n",
             count.connections, count.open, count.open_max, count.octets_out, count.octets_back,
-            count.resets, (double)count.late_max_ns / 1e6, cpu.user_s + cpu.system_s);
+            count.resets, count.turns, (double)count.late_max_ns / 1e6, cpu.user_s + cpu.system_s);
     bench_report_close(out, report_file);
 }
 

@@ -198,7 +198,7 @@ acl_smtp_data = accept_all
 never_users =
 deliver_drop_privilege = true
 keep_environment =
-chunking_advertise_hosts =
+chunking_advertise_hosts = *
 smtp_accept_max_per_connection = 0
 smtp_accept_queue_per_connection = 0
 begin acl

@@ -23,6 +23,7 @@ struct bh_delivery_target {
     bool route_proven;  /* the way to this host is authenticated as RFC 8689 wants: with a proven
                            peer, REQUIRETLS mail may go */
     bool route_unknown; /* it may be, but our resolver can't say: REQUIRETLS mail waits */
+    bool step_by_step;  /* content never goes ahead of replies there */
 };
 
 /** Who we are to the next hop. Borrowed: it must outlive the session. */
@@ -50,6 +51,7 @@ struct bh_delivery_params {
     bool lmtp;
     bool helo_only;
     uint32_t extensions_off; /* BH_EXT_ bits */
+    bool speculative;        /* content ahead of replies from the first message on */
     uint32_t recipients_max;
     uint64_t min_rate;   /* octets a second */
     uint64_t connect_ms; /* one address */
