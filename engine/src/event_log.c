@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -596,7 +597,16 @@ enum bh_status event_log_create(const struct event_log_options *options, struct 
     atomic_store(&log->keep_ms, options->keep_ms);
     atomic_store(&log->size_max, options->size_max);
     log->folder = open(options->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    enum bh_status status = log->folder >= 0 ? take_up(log) : BH_EIO;
+    enum bh_status status = BH_EIO;
+    if (log->folder >= 0) {
+        /* Two writers would break each other's chain. */
+        status = flock(log->folder, LOCK_EX | LOCK_NB) == 0 ? BH_OK
+                 : errno == EWOULDBLOCK                     ? BH_EBUSY
+                                                            : BH_EIO;
+    }
+    if (status == BH_OK) {
+        status = take_up(log);
+    }
     if (status == BH_OK) {
         log->box = bh_mailbox_create(LINES_MAX, BYTES_MAX, NULL, NULL);
         status = log->box != NULL && pthread_create(&log->thread, NULL, run, log) == 0 ? BH_OK

@@ -23,7 +23,7 @@ struct event_log_options {
 };
 
 /** Takes up the chain where the last process left it.
- *  @return BH_OK, BH_ENOMEM, BH_EIO (errno says why) */
+ *  @return BH_OK, BH_ENOMEM, BH_EBUSY (another process writes there), BH_EIO (errno says why) */
 BH_MUST_USE enum bh_status event_log_create(const struct event_log_options *options,
                                             struct event_log **log);
 /** Writes what waits, then ends the thread. NULL is fine. */

@@ -699,11 +699,12 @@ static bool open_event_log(struct daemon *d, const struct bh_config *config)
     const struct event_log_options options = {.folder = path,
                                               .keep_ms = config->engine.event_log_keep_ms,
                                               .size_max = config->engine.event_log_max_size};
-    if (event_log_create(&options, &d->events) != BH_OK) {
-        fprintf(stderr, "event log %s: %s\n", path, strerror(errno));
-        return false;
+    const enum bh_status status = event_log_create(&options, &d->events);
+    if (status != BH_OK) {
+        fprintf(stderr, "event log %s: %s\n", path,
+                status == BH_EBUSY ? "another process writes there" : strerror(errno));
     }
-    return true;
+    return status == BH_OK;
 }
 
 static bool start(struct daemon *d)
@@ -716,7 +717,7 @@ static bool start(struct daemon *d)
     d->worker_count = count_workers(config);
     raise_descriptors();
     bool ok = init_loop(d) && bind_listeners(d, config) && drop_privileges(config) &&
-              open_event_log(d, config) && open_queue(d, config);
+              open_queue(d, config) && open_event_log(d, config); /* the queue's lock first */
     if (ok) {
         const enum bh_status status = recover(d, config);
         if (status != BH_OK) {
@@ -811,6 +812,7 @@ int main(int argc, char **argv)
         return EXIT_SUCCESS;
     }
     if (!start(&d)) {
+        event_log_destroy(d.events); /* Its thread must not see the end of the process. */
         return EXIT_FAILURE;
     }
     bh_log(BH_LOG_INFO, "evt=ready version=%s workers=%u config=%s", BH_VERSION,

@@ -224,8 +224,15 @@ class Manners(Case):
                              connectors=smarthost("out", partner))  # fmt: skip
         second.verify_at_end = False
         second.launch()
-        self.assertNotEqual(0, second.wait_end())
-        second.wait_line("queue")
+        self.assertEqual(1, second.wait_end())
+        second.wait_line("another process is using the queue")
+        # A folder of events is one process's, too: both would write into one chain.
+        second.blocks["queue"] = f"queue {{ path {second.path('queue')}; max-size 256M }}"
+        second.blocks["engine"] = second.blocks["engine"].replace(second.path("events"), daemon.path("events"))
+        second.launch()
+        self.assertEqual(1, second.wait_end())
+        second.wait_line("event log .*: another process writes there")
+        self.assertEqual(1, sum(e.get("what") == "begin" for e in daemon.events()))
         second.process = None
         self.send(daemon)
         partner.wait_messages(1)
