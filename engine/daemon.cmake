@@ -1,5 +1,5 @@
 add_library(bh_engine STATIC
-    src/config_cell.c src/config_load.c src/control_engine.c src/control_ops.c src/control_pause.c src/control_probe.c
+    src/config_cell.c src/config_load.c src/control_count.c src/control_engine.c src/control_ops.c src/control_pause.c src/control_probe.c
     src/control_reload.c src/control_server.c src/engine.c src/engine_age.c src/engine_dest.c
     src/engine_failover.c src/engine_follow.c src/engine_posture.c src/engine_careful.c src/engine_probe.c src/engine_session.c
     src/engine_settle.c src/engine_tls.c src/event_log.c src/judge.c src/lease.c src/leased.c src/life.c
@@ -22,7 +22,7 @@ bh_unit_test(test_event_log LINKS bh_engine)
 if(BH_TESTS AND BH_SANITIZE)
     set(faults ${CMAKE_SOURCE_DIR}/tests/faults)
     add_library(bh_engine_shaky OBJECT
-        src/control_engine.c src/engine_age.c src/engine_dest.c src/engine_follow.c
+        src/control_count.c src/control_engine.c src/engine_age.c src/engine_dest.c src/engine_follow.c
         src/engine_session.c src/engine_settle.c src/lease.c)
     target_compile_options(bh_engine_shaky PRIVATE -include ${faults}/fault.h)
     target_link_libraries(bh_engine_shaky PRIVATE bh_engine bh_flags)

@@ -178,6 +178,21 @@ static void diff_connector(struct diffing *d, const struct bh_connector *before,
     }
 }
 
+/* A new connector: whom it takes, and its TLS. */
+static struct bh_slice in_short(struct diffing *d, const struct bh_connector *connector)
+{
+    struct bh_buf *text = &d->texts[1];
+    text->len = 0;
+    bh_buf_add_cut(text, BH_LIT("domains"));
+    for (size_t i = 0; i < connector->domains.count; i++) {
+        bh_buf_add_cut(text, BH_LIT(" "));
+        bh_buf_add_cut(text, connector->domains.at[i]);
+    }
+    bh_buf_add_cut(text, BH_LIT("   tls "));
+    bh_buf_add_cut(text, bh_slice_str(bh_tls_mode_name(connector->tls.demand.mode)));
+    return bh_buf_slice(text);
+}
+
 static void diff_connectors(struct diffing *d)
 {
     const size_t count = d->before->connectors_count + d->after->connectors_count;
@@ -201,9 +216,10 @@ static void diff_connectors(struct diffing *d)
         if (before != NULL && after != NULL) {
             diff_connector(d, before, after);
         } else {
-            tell(d, &(struct bh_config_change){.kind = after != NULL ? BH_CHANGE_ADDED
-                                                                     : BH_CHANGE_REMOVED,
-                                               .connector = list[i]->name});
+            tell(d, &(struct bh_config_change){
+                        .kind = after != NULL ? BH_CHANGE_ADDED : BH_CHANGE_REMOVED,
+                        .connector = list[i]->name,
+                        .after = after != NULL ? in_short(d, after) : BH_EMPTY});
         }
     }
     free(list);

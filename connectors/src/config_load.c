@@ -386,7 +386,9 @@ static void check_clients(struct loading *l, const struct bh_config_node *node,
     if (listen->relay_from.count == 0 && !listen->relay_local && !listen->relay_certificate &&
         listen->auth_file.len == 0) {
         bh_load_warning(&l->load, node, NULL,
-                        "nobody may send through this listener: state relay-from");
+                        listen->kind == BH_LISTEN_UNIX
+                            ? "nobody may send through this listener: state relay-from local"
+                            : "nobody may send through this listener: state relay-from");
     }
 }
 
@@ -469,12 +471,26 @@ static void check_top(struct loading *l)
     }
 }
 
+/* What the store would refuse at start. */
+static void check_queue(struct loading *l)
+{
+    const struct bh_queue_config *queue = &l->config->queue;
+    if (queue->max_size / 2 < queue->reserve) {
+        const struct bh_config_node *block = bh_config_node_child(l->priv->root, "queue");
+        const struct bh_config_node *size = bh_config_node_child(block, "max-size");
+        bh_load_error(&l->load, size != NULL ? size : block, NULL,
+                      "'max-size' must be at least twice 'reserve', which is %llu MiB",
+                      (unsigned long long)queue->reserve >> 20);
+    }
+}
+
 static void load_all(struct loading *l)
 {
     check_top(l);
     both(l, &bh_schema_engine, "engine", &l->config->engine);
     check_engine(l);
     both(l, &bh_schema_queue, "queue", &l->config->queue);
+    check_queue(l);
     both(l, &bh_schema_resolver, "resolver", &l->config->resolver);
     const struct bh_resolver_policy *resolver = &l->config->resolver;
     if (resolver->min_ttl_ms > resolver->max_ttl_ms) {

@@ -7,8 +7,7 @@
 #include "bh/assert.h"
 #include "bh/log.h"
 
-#define JOB_ROWS 500     /* looked at in one transaction: a few milliseconds */
-#define SELECT_ROWS 1000 /* likewise, when only counting */
+#define JOB_ROWS 500 /* looked at in one transaction: a few milliseconds */
 #define DESTS_ROWS 2000
 
 static struct bh_control_reply *reply_of(struct daemon_call *call)
@@ -22,9 +21,9 @@ static void end_counts(struct bh_control_reply *reply)
     struct bh_json json = {.buf = bh_buf(text, sizeof(text))};
     bh_json_begin_object(&json);
     bh_json_key(&json, "matched");
-    bh_json_u64(&json, reply->matched);
+    bh_json_u64(&json, reply->matched + reply->freed_all);
     bh_json_key(&json, "acted");
-    bh_json_u64(&json, reply->acted);
+    bh_json_u64(&json, reply->acted + reply->freed_all);
     bh_json_key(&json, "in_flight");
     bh_json_u64(&json, reply->in_flight);
     bh_json_key(&json, "destinations");
@@ -190,39 +189,16 @@ static bool means_destinations(const struct bh_selection *s)
            s->states == 0;
 }
 
-/* ---- dry runs ---- */
-
-static bool count_match(void *ctx, const struct bh_message *message, const struct bh_entry *entry)
+static void counted(struct bh_control_reply *reply)
 {
-    struct bh_control_reply *reply = ctx;
-    (void)message;
-    reply->matched++;
-    reply->in_flight += leased_has(&reply->server->daemon->leased, entry->key) ? 1 : 0;
-    return true;
-}
-
-static enum bh_status run_count(struct bh_store_task *task, struct bh_queue *q,
-                                struct bh_kv_txn *txn)
-{
-    struct bh_control_reply *reply = BH_CONTAINER(task, struct bh_control_reply, task);
-    (void)q;
-    const enum bh_status status =
-        bh_queue_select(txn, &reply->selection, &reply->cursor, SELECT_ROWS, count_match, reply);
-    reply->more = status == BH_MORE;
-    return status >= 0 ? BH_OK : status;
-}
-
-static void counted(struct daemon_call *call, struct daemon *d)
-{
-    struct bh_control_reply *reply = reply_of(call);
-    (void)d;
     if (reply->status != BH_OK) {
-        fail(reply, "dry run");
-    } else if (reply->more && reply->conn != NULL) {
-        reply_read(reply, run_count, counted);
-    } else {
-        end_counts(reply);
+        fail(reply, "counting");
+        return;
     }
+    if (reply->hold && !reply->request.dry_run) { /* by their destination's hold */
+        reply->acted = reply->matched - reply->in_flight;
+    }
+    end_counts(reply);
 }
 
 /* ---- whole destinations: flush, hold, release ---- */
@@ -236,7 +212,7 @@ static enum bh_status change_one(struct bh_control_reply *reply, struct bh_queue
     } else if (reply->hold) {
         change.set = BH_SET_HOLD;
         change.hold_reason = reply->request.reason;
-        change.hold_by = BH_LIT("operator");
+        change.hold_by = bh_slice_str(reply->asker);
         change.hold_until_unix_ms =
             reply->request.until_unix_ms > 0 ? reply->request.until_unix_ms : BH_QUEUE_NEVER;
     } else {
@@ -246,6 +222,10 @@ static enum bh_status change_one(struct bh_control_reply *reply, struct bh_queue
         bh_queue_destination_update(q, txn, record->id, &change, reply->now);
     if (status == BH_OK) {
         reply->ids[reply->id_count++] = record->id;
+        if (record->held && change.set == BH_CLEAR_HOLD) {
+            /* Those that are held themselves are counted by the job that releases them. */
+            reply->freed += bh_destination_entries(record) - record->count[BH_ENTRY_HELD].entries;
+        }
     }
     return status == BH_ENOTFOUND ? BH_OK : status;
 }
@@ -260,6 +240,7 @@ static enum bh_status run_destinations(struct bh_store_task *task, struct bh_que
     uint32_t after = reply->after; /* a run may be repeated */
     uint64_t looked = 0;
     reply->id_count = 0;
+    reply->freed = 0;
     reply->more = false;
     bh_arena_init(&arena, BH_QUEUE_ARENA);
     while (status == BH_OK) {
@@ -295,6 +276,7 @@ static void destinations_written(struct daemon_call *call, struct daemon *d)
     }
     reply->after = (uint32_t)reply->job;
     reply->destinations += reply->id_count;
+    reply->freed_all += reply->freed;
     control_tell(reply,
                  reply->request.verb == BH_VERB_FLUSH ? CONTROL_FLUSHED
                  : reply->hold                        ? CONTROL_HELD
@@ -314,7 +296,7 @@ static void destinations_told(struct daemon_call *call, struct daemon *d)
         end_counts(reply);
     } else if (reply->hold && reply->request.until_unix_ms > 0) {
         /* It ends by itself with the destination's hold: its messages are only counted. */
-        reply_read(reply, run_count, counted);
+        control_count(reply, counted);
     } else {
         /* From here on nothing leaves; the messages follow one by one, so that each shows its hold
          * and can be released alone. */
@@ -347,7 +329,7 @@ static enum bh_status run_create(struct bh_store_task *task, struct bh_queue *q,
     const struct bh_job job = {.verb = job_verb(reply->request.verb),
                                .selection = reply->selection,
                                .reason = reply->request.reason,
-                               .by = BH_LIT("operator")};
+                               .by = bh_slice_str(reply->asker)};
     return bh_queue_job_create(q, txn, &job, reply->now, &reply->job);
 }
 
@@ -359,6 +341,8 @@ static void tell_acted(void *ctx, const struct bh_job *job, const struct bh_entr
     event_id(&event, entry->key.id);
     bh_json_key(&event.json, "verb");
     bh_json_cstr(&event.json, bh_job_verb_name(job->verb));
+    bh_json_key(&event.json, "by");
+    bh_json_str(&event.json, job->by);
     bh_json_key(&event.json, "reason");
     bh_json_str(&event.json, job->reason);
     bh_json_key(&event.json, "recipients");
@@ -468,10 +452,11 @@ static void op_bulk(void *ctx, const struct bh_control_request *request,
                     struct bh_control_reply *reply)
 {
     (void)ctx;
+    control_know_asker(reply);
     reply->selection = request->selection;
     const bool hold_or_release = request->verb == BH_VERB_HOLD || request->verb == BH_VERB_RELEASE;
     if (request->dry_run) {
-        reply_read(reply, run_count, counted);
+        control_count(reply, counted);
     } else if (hold_or_release && means_destinations(&reply->selection)) {
         reply->hold = request->verb == BH_VERB_HOLD;
         reply_write(reply, run_destinations, destinations_written);
@@ -487,9 +472,10 @@ static void op_flush(void *ctx, const struct bh_control_request *request,
                      struct bh_control_reply *reply)
 {
     (void)ctx;
+    control_know_asker(reply);
     reply->selection = request->selection;
     if (request->dry_run) {
-        reply_read(reply, run_count, counted);
+        control_count(reply, counted);
     } else if (means_destinations(&reply->selection)) {
         reply_write(reply, run_destinations, destinations_written);
     } else {

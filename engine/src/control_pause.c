@@ -29,6 +29,12 @@ static const char *asker(const struct bh_control_reply *reply, char text[BH_PAUS
     return text;
 }
 
+void control_know_asker(struct bh_control_reply *reply)
+{
+    char text[BH_PAUSE_BY_MAX];
+    snprintf(reply->asker, sizeof(reply->asker), "%s", asker(reply, text));
+}
+
 static enum bh_status run_pause(struct bh_store_task *task, struct bh_queue *q,
                                 struct bh_kv_txn *txn)
 {
@@ -59,8 +65,7 @@ static void written(struct daemon_call *call, struct daemon *d)
 void control_op_intake(void *ctx, bool paused, struct bh_control_reply *reply)
 {
     struct control_server *server = ctx;
-    char text[BH_PAUSE_BY_MAX];
-    snprintf(reply->asker, sizeof(reply->asker), "%s", asker(reply, text));
+    control_know_asker(reply);
     reply->hold = paused;
     daemon_set_paused(server->daemon, paused); /* At once, even if it can't be written down. */
     if (!paused) {

@@ -54,10 +54,11 @@ struct bh_control_reply {
     uint32_t after; /* destinations: the last one looked at */
     bool more;
     bool hold;      /* destinations: hold, else release or flush; intake: pause */
-    char asker[64]; /* intake: who */
+    char asker[64]; /* intake and bulk verbs: who */
     size_t id_count;
     uint32_t ids[256];
     uint64_t destinations, matched, acted, in_flight;
+    uint64_t freed, freed_all; /* mail that only its destination's hold kept: of a run, of all */
 
     struct notifier notifier; /* jobs */
     bool has_notifier;
@@ -65,6 +66,8 @@ struct bh_control_reply {
     bool flush_after;
     struct bh_selection selection;
     struct bh_select_cursor cursor; /* dry runs */
+    struct bh_map counted;          /* their destinations */
+    void (*counted_then)(struct bh_control_reply *reply);
 
     struct probe *probe;
 
@@ -107,7 +110,14 @@ struct bh_now control_now(struct control_server *server);
 /** The socket of who asks; -1: gone. */
 int reply_socket(const struct bh_control_reply *reply);
 
+/* control_count.c */
+/** Count what reply->selection matches, then `then` on the main thread with reply->status set. */
+void control_count(struct bh_control_reply *reply, void (*then)(struct bh_control_reply *reply));
+void control_count_fini(struct bh_control_reply *reply);
+
 /* control_pause.c */
+/** Write into reply->asker who asks: a user of this machine. */
+void control_know_asker(struct bh_control_reply *reply);
 void control_op_intake(void *ctx, bool paused, struct bh_control_reply *reply);
 
 /* control_ops.c */

@@ -67,14 +67,17 @@ static void on_change(void *ctx, const struct bh_config_change *c)
         fits = bh_buf_printf(&text, "connector %.*s", BH_FMT(c->connector));
         break;
     case BH_CHANGE_SETTING:
+        if (c->connector.len > 0 && bh_slice_eq(c->setting, BH_LIT("tls mode"))) {
+            return; /* Told as "tls", with what it comes to. */
+        }
         fits = bh_buf_printf(&text, "%s%.*s %.*s   %.*s → %.*s%s",
                              c->connector.len > 0 ? "connector " : "", BH_FMT(c->connector),
                              BH_FMT(c->setting), BH_FMT(bh_slice_take(c->before, 500)),
                              BH_FMT(bh_slice_take(c->after, 500)), tls_words(c->tls));
         break;
     case BH_CHANGE_MOVED:
-        fits = bh_buf_printf(&text, "%.*s   %.*s → %.*s%s", BH_FMT(c->setting), BH_FMT(c->before),
-                             BH_FMT(c->after), tls_words(c->tls));
+        fits = bh_buf_printf(&text, "domains %.*s   %.*s → %.*s%s", BH_FMT(c->setting),
+                             BH_FMT(c->before), BH_FMT(c->after), tls_words(c->tls));
         break;
     }
     if (fits == BH_OK) {
@@ -250,7 +253,7 @@ static void touched_row(struct bh_control_reply *reply, const struct bh_destinat
     char storage[1024];
     struct bh_buf text = bh_buf(storage, sizeof(storage));
     if (reply->destinations++ < TOUCHED_MAX &&
-        bh_buf_printf(&text, "%.*s   %.*s → %.*s   %llu queued message%s", BH_FMT(d->domain),
+        bh_buf_printf(&text, "queue %.*s   %.*s → %.*s   %llu queued message%s", BH_FMT(d->domain),
                       BH_FMT(d->connector), BH_FMT(bh_match_first_choice(match)->name),
                       (unsigned long long)entries, entries == 1 ? "" : "s") == BH_OK) {
         change_row(reply, "~", bh_buf_slice(&text));

@@ -131,6 +131,7 @@ static void reply_destroy(struct bh_control_reply *reply)
         notifier_fini(&reply->notifier);
     }
     bh_view_destroy(reply->view);
+    control_count_fini(reply);
     free(reply->snapshot);
     bh_config_unref(reply->next_config);
     probe_destroy(reply->probe);

@@ -52,7 +52,7 @@ struct daemon {
     struct bh_own_address own[512];
     size_t own_count;
     struct control_server *control;
-    struct life *life; /* NULL without a watchdog */
+    struct life *life;      /* NULL without a watchdog */
     struct bh_mailbox *box; /* letters for the main thread */
     int64_t started_unix_ms;
     bool paused; /* intake, by an operator */

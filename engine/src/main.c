@@ -134,7 +134,8 @@ static void on_committed(void *ctx, const struct bh_intake_committed *c)
     bh_json_key(&event.json, "size");
     bh_json_u64(&event.json, c->envelope->size);
     bh_json_key(&event.json, "client");
-    bh_json_cstr(&event.json, bh_ip_text(&c->origin->client, ip));
+    bh_json_cstr(&event.json,
+                 c->origin->client.family != 0 ? bh_ip_text(&c->origin->client, ip) : "local");
     if (c->origin->user.len > 0) {
         bh_json_key(&event.json, "user");
         bh_json_str(&event.json, c->origin->user);

@@ -220,6 +220,9 @@ static const struct {
      "t.conf:1:38: error: '' is not a host name\n"
      "t.conf:1:41: error: 'domains' takes domains such as bank.example, *.bank.example, * or "
      "[192.0.2.1]; got '[x]'\n"},
+    {"queue { path q; max-size 100M }\nlisten unix:/x\n",
+     "t.conf:1:17: error: 'max-size' must be at least twice 'reserve', which is 64 MiB\n"
+     "t.conf:2:1: warning: nobody may send through this listener: state relay-from local\n"},
     {"}\n{ x }\n\"a\nlisten 1.2.3.4 { } x\n",
      "t.conf:1:1: error: '}' without an open block\n"
      "t.conf:2:1: error: a block needs a name before its '{'\n"

@@ -361,7 +361,7 @@ static const struct {
 } diffs[] = {
     {"connector a { domains a.test }", "# the same\nconnector a {\ndomains a.test\n}", 0, ""},
     {"", "connector bank { domains bank.test *.bank.test; tls verify }", 0,
-     "added bank||| -> \n"
+     "added bank||| -> domains bank.test *.bank.test   tls verify\n"
      "moved |bank.test||default -> bank stricter\n"
      "moved |*.bank.test||default -> bank stricter\n"},
     {"connector a { domains a.test; tls verify }", "connector a { domains a.test; tls encrypt }", 1,

@@ -51,8 +51,9 @@ void outcome_text(const json_t *o, char *text, size_t len)
     for (char *c = happened; *c != 0; c++) {
         *c = *c == '_' ? ' ' : *c;
     }
+    const bool more = said[0] != 0 && strcmp(said, happened) != 0; /* not the same words again */
     snprintf(text, len, "%s%s%s: %s%s%s", host, host[0] != 0 ? ": " : "", row_text(o, "stage"),
-             happened, said[0] != 0 ? ": " : "", said);
+             happened, more ? ": " : "", more ? said : "");
 }
 
 /* ---- Tables ---- */
@@ -184,6 +185,10 @@ void output_fail(struct output *out, const char *what, const char *hint)
 {
     if (!out->json || out->rows == 0) {
         table_flush(out);
+        if (!out->json) {
+            render_failed(out);
+            fflush(stdout);
+        }
         output_error(out->options, what, hint);
         return;
     }

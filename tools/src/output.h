@@ -18,9 +18,10 @@ struct output {
     struct libscols_table *table; /* NULL: none yet */
     struct libscols_line *line;   /* the last of it */
     size_t column;
-    bool in_events; /* of `why` */
-    bool headed;    /* its heading was printed */
-    json_t *kept;   /* rows that are shown at the end */
+    bool in_events;  /* of `why` */
+    char queued[32]; /* of `why`: the message that the rows are of, if it is in the queue */
+    bool headed;     /* its heading was printed */
+    json_t *kept;    /* rows that are shown at the end */
 };
 
 /** "" if it is not there. */
@@ -48,4 +49,6 @@ void render_partner_row(struct output *out, const json_t *row);
 void render_event(struct output *out, const json_t *row);
 
 void render_row(struct output *out, const json_t *row);
+/** An error comes instead of an end: what was kept for it is shown. */
+void render_failed(struct output *out);
 void render_end(struct output *out, const json_t *end, bool running);

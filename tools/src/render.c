@@ -3,12 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "output.h"
-
-#define LINE 1024
+#include "render.h"
 
 /* "2 h 10 m" since then, or in time for what is ahead; "" for no time. */
-static const char *ago(const struct output *out, const json_t *row, const char *key,
+const char *render_ago(const struct output *out, const json_t *row, const char *key,
                        char text[TEXT_TIME])
 {
     const int64_t at = row_number(row, key);
@@ -16,7 +14,7 @@ static const char *ago(const struct output *out, const json_t *row, const char *
     return at == 0 ? text : text_span(out->now_unix_ms - at, text);
 }
 
-static const char *ahead(const struct output *out, const json_t *row, const char *key,
+const char *render_ahead(const struct output *out, const json_t *row, const char *key,
                          char text[TEXT_TIME])
 {
     const int64_t at = row_number(row, key);
@@ -27,7 +25,7 @@ static const char *ahead(const struct output *out, const json_t *row, const char
     return at <= out->now_unix_ms ? "now" : text_span(at - out->now_unix_ms, text);
 }
 
-static void put_time(const struct output *out, const json_t *row, const char *key)
+void render_time(const struct output *out, const json_t *row, const char *key)
 {
     char text[TEXT_TIME];
     const int64_t at = row_number(row, key);
@@ -38,6 +36,18 @@ static void put_time(const struct output *out, const json_t *row, const char *ke
 
 /* ---- queue and status ---- */
 
+/* Who holds it, until when and why. */
+static void hold_text(const struct output *out, const json_t *row, char text[LINE])
+{
+    char at[TEXT_TIME];
+    const char *by = row_text(row, "hold_by");
+    const int64_t until = row_number(row, "hold_until_unix_ms");
+    const char *reason = row_text(row, "hold_reason");
+    snprintf(text, LINE, "%s%s%s%s%s%s", by[0] != 0 ? "by " : "", by, until != 0 ? " until " : "",
+             until != 0 ? text_time(until, out->now_unix_ms, at) : "",
+             reason[0] != 0 && (by[0] != 0 || until != 0) ? ": " : "", reason);
+}
+
 /* Why it stands, or what was said last. */
 static void last_text(const struct output *out, const json_t *row, char text[LINE])
 {
@@ -46,9 +56,9 @@ static void last_text(const struct output *out, const json_t *row, char text[LIN
     char outcome[LINE / 2];
     outcome_text(json_object_get(row, "last"), outcome, sizeof(outcome));
     if (row_text(row, "park_reason")[0] != 0) {
-        snprintf(text, LINE, "parked: %s", row_text(row, "park_reason"));
+        snprintf(text, LINE, "%s", row_text(row, "park_reason"));
     } else if (strcmp(row_text(row, "state"), "held") == 0) {
-        snprintf(text, LINE, "held: %s", row_text(row, "hold_reason"));
+        hold_text(out, row, text);
     } else if (row_number(row, "window_opens_unix_ms") != 0) {
         char at[TEXT_TIME];
         snprintf(text, LINE, "window opens %s",
@@ -61,7 +71,7 @@ static void last_text(const struct output *out, const json_t *row, char text[LIN
     }
 }
 
-static void queue_row(struct output *out, const json_t *row)
+void render_queue_row(struct output *out, const json_t *row)
 {
     static const char *const wide[] = {
         "DESTINATION", "CONNECTOR", "STATE", ">MSGS", ">OLDEST", ">\u22645m", ">\u22641h",
@@ -76,15 +86,20 @@ static void queue_row(struct output *out, const json_t *row)
     table_cell(out, row_text(row, "connector"));
     table_cell(out, row_text(row, "state"));
     table_number(out, row_number(row, "messages"));
-    table_cell(out, ago(out, row, "oldest_unix_ms", text));
+    table_cell(out, render_ago(out, row, "oldest_unix_ms", text));
     const json_t *ages = json_object_get(row, "ages");
     for (size_t i = 0; i < 5; i++) {
         table_number(out, (int64_t)json_integer_value(json_array_get(ages, i)));
     }
-    table_cell(out, ahead(out, row, "next_unix_ms", text));
+    table_cell(out, render_ahead(out, row, "next_unix_ms", text));
     table_cell(out, row_text(row, "tls"));
     last_text(out, row, last);
     table_cell(out, last);
+}
+
+const char *render_plural(int64_t count)
+{
+    return count == 1 ? "" : "s";
 }
 
 static void put_total_line(const struct output *out, const json_t *end, bool running)
@@ -98,9 +113,10 @@ static void put_total_line(const struct output *out, const json_t *end, bool run
     printf("%s %s queued in %s destination%s", head,
            text_count((uint64_t)row_number(end, "messages"), messages),
            text_count((uint64_t)row_number(end, "destinations"), destinations),
-           row_number(end, "destinations") == 1 ? "" : "s");
+           render_plural(row_number(end, "destinations")));
     if (running) {
-        printf(", %" PRId64 " connections", row_number(end, "connections"));
+        printf(", %" PRId64 " connection%s", row_number(end, "connections"),
+               render_plural(row_number(end, "connections")));
     }
     printf(", %" PRId64 " backing off, %" PRId64 " held, %" PRId64 " parked\n",
            row_number(end, "destinations_backoff"), row_number(end, "destinations_held"),
@@ -129,6 +145,7 @@ static void put_total_line(const struct output *out, const json_t *end, bool run
 static void status_end(struct output *out, const json_t *end, bool running)
 {
     put_total_line(out, end, running);
+    bool stands = false;
     size_t i;
     const json_t *row;
     json_array_foreach(out->kept, i, row)
@@ -148,17 +165,27 @@ static void status_end(struct output *out, const json_t *end, bool running)
         put_safe(stdout, row_text(row, "connector"));
         printf("/");
         put_safe(stdout, row_text(row, "domain"));
-        printf(": %s, %" PRId64 " messages, oldest %s", row_text(row, "state"),
-               row_number(row, "messages"), ago(out, row, "oldest_unix_ms", oldest));
+        printf(": %s, %" PRId64 " message%s, oldest %s", row_text(row, "state"),
+               row_number(row, "messages"), render_plural(row_number(row, "messages")),
+               render_ago(out, row, "oldest_unix_ms", oldest));
+        if (row_number(row, "next_unix_ms") != 0 && strcmp(row_text(row, "state"), "held") != 0) {
+            const char *next = render_ahead(out, row, "next_unix_ms", oldest);
+            printf(", next try %s%s", strcmp(next, "now") == 0 ? "" : "in ", next);
+        }
         if (last[0] != 0) {
             printf(": ");
             put_safe(stdout, last);
         }
         printf("\n");
+        stands = true;
     }
     const int64_t more = row_number(end, "attention") - (int64_t)json_array_size(out->kept);
     if (more > 0) {
         printf("and %" PRId64 " more: bhctl queue\n", more);
+    }
+    if (stands) {
+        printf("look at one: bhctl list --destination DOMAIN, bhctl why ID%s\n",
+               running ? "; try now: bhctl flush --destination DOMAIN" : "");
     }
 }
 
@@ -169,322 +196,6 @@ static void queue_end(struct output *out, const json_t *end, bool running)
     if (row_number(end, "shown") < row_number(end, "destinations")) {
         printf("the largest %" PRId64 " are shown: --top N shows more\n", row_number(end, "shown"));
     }
-}
-
-/* ---- list and show ---- */
-
-static void list_row(struct output *out, const json_t *row)
-{
-    static const char *const names[] = {"ID",   ">AGE", ">SIZE",  "STATE", "DESTINATION",
-                                        "FROM", "TO",   ">TRIES", ">NEXT", "~LAST"};
-    char text[TEXT_TIME];
-    char to[LINE];
-    char last[LINE];
-    const json_t *recipients = json_object_get(row, "recipients");
-    const char *first = json_string_value(json_array_get(recipients, 0));
-    const int64_t count = row_number(row, "recipient_count");
-    const char *sender = row_text(row, "sender");
-    snprintf(to, sizeof(to), count > 1 ? "%s +%" PRId64 : "%s", first != NULL ? first : "",
-             count - 1);
-    table_columns(out, names, COUNT(names));
-    table_cell(out, row_text(row, "id"));
-    table_cell(out, ago(out, row, "arrival_unix_ms", text));
-    table_cell(out, text_size((uint64_t)row_number(row, "size"), text));
-    table_cell(out, row_text(row, row_text(row, "lane")[0] == 'f' ? "lane" : "state"));
-    table_cell(out, row_text(row, "destination"));
-    table_cell(out, sender[0] != 0 ? sender : "<>");
-    table_cell(out, to);
-    table_number(out, row_number(row, "attempts"));
-    table_cell(out, ahead(out, row, "due_unix_ms", text));
-    outcome_text(json_object_get(row, "last"), last, sizeof(last));
-    table_cell(out, row_text(row, "hold_reason")[0] != 0 ? row_text(row, "hold_reason") : last);
-}
-
-static void message_line(struct output *out, const json_t *row)
-{
-    char text[TEXT_TIME];
-    printf("%s from <", row_text(row, "id"));
-    put_safe(stdout, row_text(row, "sender"));
-    printf(">, accepted ");
-    put_time(out, row, "arrival_unix_ms");
-    if (row_text(row, "client")[0] != 0) {
-        printf(" from %s", row_text(row, "client"));
-    }
-    printf(", %s\n", text_size((uint64_t)row_number(row, "size"), text));
-}
-
-static void recipient_row(struct output *out, const json_t *row)
-{
-    static const char *const names[] = {"RECIPIENT", "DESTINATION", "CONNECTOR", "STATE",
-                                        ">TRIES",    ">NEXT",       "~LAST"};
-    char text[TEXT_TIME];
-    char last[LINE];
-    table_columns(out, names, COUNT(names));
-    table_cell(out, row_text(row, "address"));
-    table_cell(out, row_text(row, "destination"));
-    table_cell(out, row_text(row, "connector"));
-    table_cell(out, row_flag(row, "recipient_uncertain") ? "uncertain" : row_text(row, "state"));
-    table_number(out, row_number(row, "recipient_attempts"));
-    table_cell(out, ahead(out, row, "due_unix_ms", text));
-    outcome_text(json_object_get(row, "last"), last, sizeof(last));
-    table_cell(out, row_text(row, "hold_reason")[0] != 0 ? row_text(row, "hold_reason") : last);
-}
-
-/* Content came as one character for each octet: U+0000 to U+00FF. */
-static void content_row(const json_t *row)
-{
-    const json_t *value = json_object_get(row, "latin1");
-    const char *text = json_string_value(value);
-    const size_t len = json_string_length(value);
-    for (size_t i = 0; i < len; i++) {
-        const unsigned char c = (unsigned char)text[i];
-        if (c < 0x80 || i + 1 == len) {
-            putchar(c);
-        } else {
-            putchar((c & 0x03) << 6 | ((unsigned char)text[++i] & 0x3f));
-        }
-    }
-}
-
-static void show_row(struct output *out, const json_t *row)
-{
-    const char *kind = row_text(row, "kind");
-    if (strcmp(kind, "recipient") == 0) {
-        recipient_row(out, row);
-        return;
-    }
-    table_flush(out);
-    if (strcmp(kind, "content") == 0) {
-        content_row(row);
-        return;
-    }
-    out->headed = false;
-    message_line(out, row);
-    printf("  helo ");
-    put_safe(stdout, row_text(row, "helo"));
-    if (row_text(row, "user")[0] != '\0') {
-        printf("  user ");
-        put_safe(stdout, row_text(row, "user"));
-    }
-    printf("  listener %s  protocol %s  body %s%s%s%s\n", row_text(row, "listener"),
-           row_text(row, "protocol"), row_text(row, "body"),
-           row_flag(row, "smtputf8") ? " smtputf8" : "",
-           row_flag(row, "requiretls") ? " requiretls" : "",
-           row_flag(row, "tls_optional") ? " TLS-Required: No" : "");
-}
-
-/* ---- why ---- */
-
-static void entry_line(struct output *out, const json_t *row)
-{
-    char text[TEXT_TIME];
-    printf("  to ");
-    put_safe(stdout, row_text(row, "recipient"));
-    if (row_number(row, "recipient_count") > 1) {
-        printf(" and %" PRId64 " more", row_number(row, "recipient_count") - 1);
-    }
-    printf(" by %s/%s: %s, attempts %" PRId64, row_text(row, "connector"),
-           row_text(row, "destination"),
-           row_text(row, row_text(row, "lane")[0] == 'f' ? "lane" : "state"),
-           row_number(row, "attempts"));
-    if (row_number(row, "due_unix_ms") != 0) {
-        const char *due = ahead(out, row, "due_unix_ms", text);
-        printf(", due %s%s", strcmp(due, "now") == 0 ? "" : "in ", due);
-    }
-    printf("; destination %s", row_text(row, "destination_state"));
-    if (row_text(row, "reason")[0] != 0) {
-        printf(" (");
-        put_safe(stdout, row_text(row, "reason"));
-        printf(")");
-    }
-    printf("\n");
-    if (row_number(row, "attempts") == 0 && row_number(row, "tried_unix_ms") == 0) {
-        printf("    not tried yet\n");
-    }
-}
-
-static void labelled(const char *label, const char *text)
-{
-    if (text[0] != 0) {
-        printf("               %s ", label);
-        put_safe(stdout, text);
-        printf("\n");
-    }
-}
-
-static void attempt_lines(struct output *out, const json_t *row)
-{
-    char line[LINE];
-    printf("    ");
-    put_time(out, row, "time_unix_ms");
-    printf("  round %" PRId64 ", connector %s, %s; generation %" PRId64 "\n",
-           row_number(row, "round"), row_text(row, "connector"), row_text(row, "rule"),
-           row_number(row, "generation"));
-    size_t i;
-    const json_t *host;
-    json_array_foreach(json_object_get(row, "hosts"), i, host)
-    {
-        const json_t *outcome = json_object_get(host, "outcome");
-        char address[TEXT_TIME + 4] = "";
-        if (row_text(outcome, "ip")[0] != 0) {
-            snprintf(address, sizeof(address), "[%s]", row_text(outcome, "ip"));
-        }
-        outcome_text(outcome, line, sizeof(line));
-        labelled(address[0] != 0 ? address : "-", line);
-    }
-    if (row_number(row, "hosts_more") > 0) {
-        printf("               and %" PRId64 " more hosts\n", row_number(row, "hosts_more"));
-    }
-    snprintf(line, sizeof(line), "wanted %s%s%s%s, got %s%s%s", row_text(row, "tls_wanted"),
-             row_text(row, "tls_from")[0] != 0 ? " (" : "", row_text(row, "tls_from"),
-             row_text(row, "tls_from")[0] != 0 ? ")" : "",
-             row_text(row, "tls_got")[0] != 0 ? row_text(row, "tls_got") : "clear text",
-             row_text(row, "tls_reason")[0] != 0 ? ": " : "", row_text(row, "tls_reason"));
-    labelled("TLS", row_text(row, "tls_wanted")[0] != 0 ? line : "");
-    labelled("delayed by", row_text(row, "limit"));
-    outcome_text(json_object_get(row, "outcome"), line, sizeof(line));
-    labelled("so", line);
-    if (row_number(row, "next_unix_ms") != 0) {
-        printf("               next ");
-        put_time(out, row, "next_unix_ms");
-        printf(": ");
-        put_safe(stdout, row_text(row, "next_reason"));
-        printf("\n");
-    }
-}
-
-static void why_row(struct output *out, const json_t *row)
-{
-    const char *kind = row_text(row, "kind");
-    if (strcmp(kind, "message") == 0) {
-        message_line(out, row);
-        out->in_events = false;
-    } else if (strcmp(kind, "entry") == 0) {
-        entry_line(out, row);
-    } else if (strcmp(kind, "attempt") == 0) {
-        attempt_lines(out, row);
-    } else {
-        printf("%s", out->in_events ? "" : "  what the event log has of it:\n");
-        out->in_events = true;
-        render_event(out, row);
-    }
-}
-
-/* ---- connectors and explain ---- */
-
-static void join(const json_t *list, char *text, size_t len)
-{
-    size_t at = 0;
-    size_t i;
-    const json_t *item;
-    text[0] = 0;
-    json_array_foreach(list, i, item)
-    {
-        const int n =
-            snprintf(text + at, len - at, "%s%s", i > 0 ? " " : "", json_string_value(item));
-        if (n < 0 || (size_t)n >= len - at) {
-            return;
-        }
-        at += (size_t)n;
-    }
-}
-
-/* All settings, or those that decide most and those that somebody set. */
-static void put_settings(struct output *out, const json_t *row, bool all)
-{
-    static const char *const names[] = {"SETTING", "VALUE", "FROM"};
-    static const char *const always[] = {"tls", "retry", "limits"};
-    json_t *settings = json_object_get(json_object_get(row, "settings"), "settings");
-    const char *key;
-    const json_t *setting;
-    table_flush(out);
-    table_restart(out);
-    json_object_foreach(settings, key, setting)
-    {
-        bool shown = all || strcmp(row_text(setting, "from"), "built-in") != 0;
-        for (size_t i = 0; i < COUNT(always) && !shown; i++) {
-            shown = strncmp(key, always[i], strlen(always[i])) == 0;
-        }
-        if (!shown || json_is_null(json_object_get(setting, "value"))) {
-            continue;
-        }
-        table_columns(out, names, COUNT(names));
-        table_cell(out, key);
-        table_cell(out, row_text(setting, "value"));
-        table_cell(out, row_text(setting, "from"));
-    }
-    table_flush(out);
-    table_restart(out);
-}
-
-static void connectors_row(struct output *out, const json_t *row)
-{
-    if (strcmp(row_text(row, "kind"), "partner") == 0) {
-        render_partner_row(out, row);
-        return;
-    }
-    static const char *const names[] = {"CONNECTOR", "STATE", "DOMAINS", "ROUTE",
-                                        "TLS",       "RETRY", "~NOTE"};
-    char domains[LINE];
-    const char *parked = row_text(row, "park_reason");
-    join(json_object_get(row, "domains"), domains, sizeof(domains));
-    table_columns(out, names, COUNT(names));
-    table_cell(out, row_text(row, "connector"));
-    table_cell(out, row_flag(row, "parked") ? "PARKED" : row_text(row, "state"));
-    table_cell(out, domains);
-    table_cell(out, row_text(row, "route"));
-    table_cell(out, row_text(row, "tls"));
-    table_cell(out, row_text(row, "retry")[0] != 0 ? row_text(row, "retry") : "own");
-    table_cell(out, parked[0] != 0 ? parked : row_text(row, "reason"));
-    if (json_object_get(row, "settings") != NULL) {
-        put_settings(out, row, true);
-    }
-}
-
-/* One host of the way there. */
-static void explain_host(const json_t *row)
-{
-    const char *why = row_text(row, "why");
-    const char *weaker = row_text(row, "weaker_than_published");
-    const char *lifted = row_text(row, "tls_required_no");
-    printf("  host      ");
-    put_safe(stdout, row_text(row, "host"));
-    printf(":%" PRId64 "  tls %s, by %s%s%s%s%s\n", row_number(row, "port"),
-           row_flag(row, "used") ? row_text(row, "tls") : "none possible",
-           row_text(row, "tls_from"), why[0] != 0 ? ": " : "", why,
-           weaker[0] != 0 ? "; weaker than published: " : "", weaker);
-    if (lifted[0] != 0) {
-        printf("            with TLS-Required: No  tls %s\n", lifted);
-    }
-}
-
-static void explain_row(struct output *out, const json_t *row)
-{
-    if (row_text(row, "host")[0] != 0) {
-        explain_host(row);
-        return;
-    }
-    if (row_text(row, "address")[0] == 0) {
-        queue_row(out, row); /* What is queued for it now. */
-        return;
-    }
-    put_safe(stdout, row_text(row, "address"));
-    printf("  connector %s (%s)\n", row_text(row, "connector"), row_text(row, "state"));
-    printf("  rule      %s\n", row_text(row, "rule"));
-    if (row_text(row, "instead_of")[0] != 0) {
-        printf("  instead   of %s, which is down or held\n", row_text(row, "instead_of"));
-    }
-    printf("  route     %s, %s\n", row_text(row, "route"), row_text(row, "protocol"));
-    printf("  tls       %s%s\n", row_text(row, "tls"),
-           row_flag(row, "tls_required") ? " (no delivery without)" : "");
-    printf("  retry     %s\n", row_text(row, "retry")[0] != 0 ? row_text(row, "retry") : "its own");
-    if (json_object_get(row, "secret_readable") != NULL) {
-        printf("  secret    %s", row_flag(row, "secret_readable") ? "readable" : "not readable");
-        printf("%s", row_text(row, "secret_problem")[0] != 0 ? ": " : "");
-        put_safe(stdout, row_text(row, "secret_problem"));
-        printf("\n");
-    }
-    put_settings(out, row, false);
 }
 
 /* ---- Bulk verbs, reload, verify ---- */
@@ -499,8 +210,13 @@ static void bulk_end(struct output *out, const json_t *end)
     char matched[TEXT_TIME];
     text_count((uint64_t)row_number(end, "matched"), matched);
     if (json_is_true(json_object_get(out->options->args, "dry_run"))) {
-        printf("%s would match in %" PRId64 " destinations\n", matched,
-               row_number(end, "destinations"));
+        printf("%s would match in %" PRId64 " destination%s", matched,
+               row_number(end, "destinations"), render_plural(row_number(end, "destinations")));
+        if (row_number(end, "in_flight") > 0) {
+            printf(" (%" PRId64 " in flight, decided by their partner)",
+                   row_number(end, "in_flight"));
+        }
+        printf("\n");
         return;
     }
     char acted[TEXT_TIME];
@@ -509,31 +225,33 @@ static void bulk_end(struct output *out, const json_t *end)
            row_number(end, "in_flight"));
 }
 
-/* As compilers say it, which editors can jump to. */
-static void config_error(const json_t *error)
+/* Of whole destinations what is queued now is tried once, paced; single messages become due. */
+static void flush_end(struct output *out, const json_t *end)
 {
-    put_safe(stderr, row_text(error, "file"));
-    if (row_number(error, "line") > 0) {
-        fprintf(stderr, ":%" PRId64 ":%" PRId64, row_number(error, "line"),
-                row_number(error, "column"));
-    }
-    fputs(": ", stderr);
-    put_safe(stderr, row_text(error, "level"));
-    fputs(": ", stderr);
-    put_safe(stderr, row_text(error, "text"));
-    fputs("\n", stderr);
-}
-
-static void reload_row(const json_t *row)
-{
-    const json_t *error = json_object_get(row, "error");
-    if (error != NULL) {
-        config_error(error);
+    if (json_is_true(json_object_get(out->options->args, "dry_run"))) {
+        bulk_end(out, end);
         return;
     }
-    printf("  %s ", row_text(row, "change"));
-    put_safe(stdout, row_text(row, "text"));
-    printf("\n");
+    const int64_t destinations = row_number(end, "destinations");
+    if (destinations == 0 && row_number(end, "matched") == 0) {
+        printf("flush: nothing matches\n");
+    } else if (destinations == 0) {
+        printf("flush: %" PRId64 " matched, %" PRId64 " due at once, %" PRId64 " in flight\n",
+               row_number(end, "matched"), row_number(end, "acted"), row_number(end, "in_flight"));
+    } else {
+        printf("flush: what is queued now in %" PRId64
+               " destination%s is tried, paced; watch it: bhctl queue\n",
+               destinations, render_plural(destinations));
+    }
+}
+
+void render_failed(struct output *out)
+{
+    if (out->verb == BH_VERB_RELOAD) {
+        render_changes(out); /* What it was that is refused. */
+    } else if (out->verb == BH_VERB_WHY && json_array_size(out->kept) > 0) {
+        render_gone(out);
+    }
 }
 
 static void jobs_row(struct output *out, const json_t *row)
@@ -547,7 +265,7 @@ static void jobs_row(struct output *out, const json_t *row)
     table_number(out, row_number(row, "matched"));
     table_number(out, row_number(row, "acted"));
     table_number(out, row_number(row, "in_flight"));
-    table_cell(out, ago(out, row, "created_unix_ms", text));
+    table_cell(out, render_ago(out, row, "created_unix_ms", text));
     table_cell(out, row_text(row, "reason"));
 }
 
@@ -558,22 +276,22 @@ void render_row(struct output *out, const json_t *row)
         json_array_append_new(out->kept, json_deep_copy(row));
         return;
     case BH_VERB_QUEUE:
-        queue_row(out, row);
+        render_queue_row(out, row);
         return;
     case BH_VERB_LIST:
-        list_row(out, row);
+        render_list_row(out, row);
         return;
     case BH_VERB_SHOW:
-        show_row(out, row);
+        render_show_row(out, row);
         return;
     case BH_VERB_WHY:
-        why_row(out, row);
+        render_why_row(out, row);
         return;
     case BH_VERB_CONNECTORS:
-        connectors_row(out, row);
+        render_connectors_row(out, row);
         return;
     case BH_VERB_EXPLAIN:
-        explain_row(out, row);
+        render_explain_row(out, row);
         return;
     case BH_VERB_VERIFY:
         printf("problem  ");
@@ -587,7 +305,7 @@ void render_row(struct output *out, const json_t *row)
         render_probe_row(out, row);
         return;
     case BH_VERB_RELOAD:
-        reload_row(row);
+        render_reload_row(out, row);
         return;
     case BH_VERB_JOBS:
         jobs_row(out, row);
@@ -625,7 +343,7 @@ void render_end(struct output *out, const json_t *end, bool running)
         printf("%s recipients\n", text_count((uint64_t)row_number(end, "recipients"), text));
         return;
     case BH_VERB_FLUSH:
-        printf("flush: %" PRId64 " destinations\n", row_number(end, "destinations"));
+        flush_end(out, end);
         return;
     case BH_VERB_HOLD:
     case BH_VERB_RELEASE:
@@ -645,7 +363,7 @@ void render_end(struct output *out, const json_t *end, bool running)
         render_probe_end(out, end);
         return;
     case BH_VERB_RELOAD:
-        printf("generation %" PRId64 "\n", row_number(end, "generation"));
+        render_reload_end(out, end);
         return;
     case BH_VERB_EXPLAIN:
         table_flush(out);
@@ -659,8 +377,12 @@ void render_end(struct output *out, const json_t *end, bool running)
             printf("nothing matches\n");
         }
         return;
-    case BH_VERB_SHOW:
     case BH_VERB_WHY:
+        if (json_array_size(out->kept) > 0) {
+            render_gone(out);
+        }
+        return;
+    case BH_VERB_SHOW:
     case BH_VERB_CONNECTORS:
     case BH_VERB_JOBS:
     case BH_VERB_COUNT:

@@ -245,10 +245,12 @@ enum bh_status bh_view_step(struct bh_view *view, struct bh_kv_txn *txn,
                             const struct bh_view_sink *sink)
 {
     view->sink = sink;
+    view->txn = txn;
     view->step_rows = 0;
     bh_arena_reset(&view->scratch);
     const enum bh_status status = step(view, txn);
     view->sink = NULL;
+    view->txn = NULL;
     if (status < 0 && view->error.what[0] == 0) {
         return view_fail(view, status,
                          "the queue could not be read:", bh_slice_str(bh_status_name(status)));

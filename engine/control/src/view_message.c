@@ -33,9 +33,8 @@ struct listing {
     struct bh_view *view;
     struct bh_kv_txn *txn;
     struct bh_arena *arena; /* of destinations */
-    uint32_t destination;   /* that `domain` and `connector` are of; 0: none yet */
-    struct bh_slice domain;
-    struct bh_slice connector;
+    uint32_t destination;   /* that `record` is of; 0: none yet */
+    struct bh_destination record;
     enum bh_status status;
 };
 
@@ -45,12 +44,9 @@ static bool know_destination(struct listing *l, uint32_t id)
     if (l->destination == id) {
         return true;
     }
-    struct bh_destination d;
     bh_arena_reset(l->arena);
-    l->status = bh_queue_read_destination(l->txn, id, l->arena, &d);
+    l->status = bh_queue_read_destination(l->txn, id, l->arena, &l->record);
     l->destination = l->status == BH_OK ? id : 0;
-    l->domain = d.domain;
-    l->connector = d.connector;
     return l->status == BH_OK;
 }
 
@@ -63,14 +59,15 @@ static bool list_found(void *ctx, const struct bh_message *message, const struct
     }
     struct bh_json j = view_row_begin(v);
     view_id(&j, entry->key.id);
-    view_str(&j, "destination", l->domain);
-    view_str(&j, "connector", l->connector);
+    view_str(&j, "destination", l->record.domain);
+    view_str(&j, "connector", l->record.connector);
     if (message != NULL) {
         view_str(&j, "sender", message->envelope.sender);
     }
     view_time(&j, "arrival_unix_ms", entry->arrival_unix_ms);
     view_u64(&j, "size", entry->size);
     put_entry_fields(&j, entry);
+    view_put_waiting(v, &j, entry, &l->record);
     view_u64(&j, "recipient_count", entry->recipient_count);
     bh_json_key(&j, "recipients");
     bh_json_begin_array(&j);
@@ -203,6 +200,7 @@ static void put_recipients(struct bh_view *v, const struct bh_entry *e,
         view_str(&j, "destination", d->domain);
         view_str(&j, "connector", d->connector);
         put_entry_fields(&j, e);
+        view_put_waiting(v, &j, e, d);
         view_u64(&j, "recipient_attempts", r->attempts);
         view_bool(&j, "recipient_uncertain", r->uncertain);
         if (r->tried) {
@@ -378,7 +376,6 @@ static void put_decision(struct bh_view *v, const struct bh_entry *e, const stru
 
 static void put_entry(struct bh_view *v, const struct bh_entry *e, const struct bh_destination *d)
 {
-    const struct fresh_count *no_fresh = NULL;
     struct bh_json j = view_row_begin(v);
     view_cstr(&j, "kind", "entry");
     view_id(&j, e->key.id);
@@ -387,10 +384,9 @@ static void put_entry(struct bh_view *v, const struct bh_entry *e, const struct 
     put_entry_fields(&j, e);
     view_u64(&j, "recipient_count", e->recipient_count);
     view_str(&j, "recipient", e->recipients[0].to.address);
-    view_cstr(&j, "destination_state", view_destination_state(v, d, no_fresh));
-    view_time(&j, "next_unix_ms", d->next_event_unix_ms);
-    if (d->parked || d->held) {
-        view_str(&j, "reason", d->parked ? d->park_reason : d->hold_reason);
+    view_put_waiting(v, &j, e, d);
+    if (e->recipients[0].tried) {
+        view_outcome(&j, "last", &e->recipients[0].last);
     }
     view_row_end(v, &j);
 }

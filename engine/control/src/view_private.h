@@ -43,6 +43,7 @@ struct bh_view {
     int64_t now_unix_ms;
     struct bh_arena memory;          /* as long as the view */
     struct bh_arena scratch;         /* reset for each record */
+    struct bh_kv_txn *txn;           /* of the step under way */
     char *row;                       /* BH_CONTROL_ROW_MAX octets */
     const struct bh_view_sink *sink; /* of the step under way */
     size_t step_rows;                /* given in the step under way */
@@ -112,7 +113,10 @@ enum bh_status view_count_fresh(struct bh_view *v, struct bh_kv_txn *txn);
 const struct fresh_count *view_fresh_of(const struct bh_view *v, uint32_t id);
 /** A row of `queue`: everything an operator wants of a destination. */
 void view_put_destination(struct bh_view *v, const struct bh_destination *d);
-/** "active", "backoff", "held", "parked", or "idle" with no mail. */
+/** What an entry of this destination waits for. */
+void view_put_waiting(struct bh_view *v, struct bh_json *j, const struct bh_entry *e,
+                      const struct bh_destination *d);
+/** "active", "backoff", "held" (its connector, too), "window", "parked", or "idle" with no mail. */
 const char *view_destination_state(const struct bh_view *v, const struct bh_destination *d,
                                    const struct fresh_count *fresh);
 

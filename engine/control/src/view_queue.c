@@ -110,6 +110,21 @@ static int64_t oldest_of(const struct bh_destination *d, const struct fresh_coun
     return oldest;
 }
 
+/* The same by its oldest entry, for what people read: a slot may be a minute long, or a day. */
+static int64_t oldest_exactly(struct bh_view *v, const struct bh_destination *d,
+                              const struct fresh_count *fresh)
+{
+    struct bh_queue_item first;
+    size_t count = 0;
+    const enum bh_status status = bh_queue_list_entries(v->txn, d->id, NULL, &first, 1, &count);
+    const int64_t fresh_unix_ms = fresh != NULL ? fresh->oldest_unix_ms : 0;
+    if (status < 0 || count == 0) {
+        return oldest_of(d, fresh);
+    }
+    return fresh_unix_ms > 0 && fresh_unix_ms < first.arrival_unix_ms ? fresh_unix_ms
+                                                                      : first.arrival_unix_ms;
+}
+
 /* When its connector's delivery window opens; 0: it is open. */
 static int64_t window_opens(const struct bh_view *v, const struct bh_destination *d)
 {
@@ -120,13 +135,29 @@ static int64_t window_opens(const struct bh_view *v, const struct bh_destination
                : bh_windows_change(&c->windows, v->now_unix_ms);
 }
 
+/* Its connector, if the configuration holds it and no other takes over; NULL: it is open. */
+static const struct bh_connector *held_connector(const struct bh_view *v,
+                                                 const struct bh_destination *d)
+{
+    struct bh_match match;
+    const struct bh_connector *c =
+        v->config != NULL ? bh_config_connector(v->config, d->connector) : NULL;
+    if (c == NULL || c->state == BH_CONNECTOR_ACTIVE) {
+        return NULL;
+    }
+    const bool carried =
+        bh_config_match(v->config, d->domain, BH_EMPTY, 0, NULL, NULL, &match) == BH_OK &&
+        match.instead_of == c;
+    return carried ? NULL : c;
+}
+
 const char *view_destination_state(const struct bh_view *v, const struct bh_destination *d,
                                    const struct fresh_count *fresh)
 {
     if (d->parked) {
         return "parked";
     }
-    if (d->held) {
+    if (d->held || (entries_of(d, fresh) > 0 && held_connector(v, d) != NULL)) {
         return "held";
     }
     if (d->backoff_stage > 0 && d->next_event_unix_ms > v->now_unix_ms) {
@@ -172,7 +203,25 @@ static void put_ages(const struct bh_view *v, struct bh_json *j, const struct bh
     bh_json_end_array(j);
 }
 
-static void put_stop(struct bh_json *j, const struct bh_destination *d)
+/* Why it is held: as an operator said, or by its connector. */
+static struct bh_slice stop_text(const struct bh_view *v, const struct bh_destination *d,
+                                 char *storage, size_t cap)
+{
+    const struct bh_connector *c = held_connector(v, d);
+    if (d->held || c == NULL) {
+        return d->hold_reason;
+    }
+    struct bh_buf reason = bh_buf(storage, cap);
+    bh_buf_add_cut(&reason, BH_LIT("connector "));
+    bh_buf_add_cut(&reason, c->name);
+    bh_buf_add_cut(&reason, BH_LIT(" is "));
+    bh_buf_add_cut(&reason, bh_slice_str(view_connector_state(c)));
+    bh_buf_add_cut(&reason, c->reason.len > 0 ? BH_LIT(": ") : BH_EMPTY);
+    bh_buf_add_cut(&reason, c->reason);
+    return bh_buf_slice(&reason);
+}
+
+static void put_stop(const struct bh_view *v, struct bh_json *j, const struct bh_destination *d)
 {
     if (d->parked) {
         view_str(j, "park_reason", d->park_reason);
@@ -183,6 +232,10 @@ static void put_stop(struct bh_json *j, const struct bh_destination *d)
         view_str(j, "hold_by", d->hold_by);
         view_time(j, "hold_since_unix_ms", d->hold_since_unix_ms);
         view_time(j, "hold_until_unix_ms", d->hold_until_unix_ms);
+    } else if (held_connector(v, d) != NULL) {
+        char text[BH_QUEUE_REASON_MAX + 512];
+        view_str(j, "hold_reason", stop_text(v, d, text, sizeof(text)));
+        view_str(j, "hold_by", BH_LIT("configuration"));
     }
 }
 
@@ -202,6 +255,34 @@ static void put_live(const struct bh_view *v, struct bh_json *j, uint32_t id)
     }
 }
 
+/* What an entry waits for when its destination stands: with `list`, `show` and `why`, so that
+ * nobody has to look there too. */
+void view_put_waiting(struct bh_view *v, struct bh_json *j, const struct bh_entry *e,
+                      const struct bh_destination *d)
+{
+    const char *state = view_destination_state(v, d, NULL);
+    const bool backs_off = strcmp(state, "backoff") == 0 || d->parked;
+    const bool held = e->state == BH_ENTRY_HELD || strcmp(state, "held") == 0;
+    int64_t next = e->state == BH_ENTRY_DUE ? e->due_unix_ms : 0;
+    view_cstr(j, "destination_state", state);
+    if (backs_off && d->next_event_unix_ms > next) {
+        next = d->next_event_unix_ms;
+    }
+    view_time(j, "next_unix_ms", held ? 0 : next);
+    if (e->state == BH_ENTRY_HELD) {
+        return;
+    }
+    if (d->parked) {
+        view_str(j, "destination_reason", d->park_reason);
+    } else if (held) {
+        char text[BH_QUEUE_REASON_MAX + 512];
+        view_str(j, "destination_reason", stop_text(v, d, text, sizeof(text)));
+    } else if (backs_off && d->tried) {
+        view_outcome(j, "destination_last", &d->last);
+        view_time(j, "destination_last_unix_ms", d->last_unix_ms);
+    }
+}
+
 void view_put_destination(struct bh_view *v, const struct bh_destination *d)
 {
     const struct fresh_count *fresh = view_fresh_of(v, d->id);
@@ -210,12 +291,12 @@ void view_put_destination(struct bh_view *v, const struct bh_destination *d)
     view_str(&j, "connector", d->connector);
     view_cstr(&j, "state", view_destination_state(v, d, fresh));
     put_counts(&j, d, fresh);
-    view_time(&j, "oldest_unix_ms", oldest_of(d, fresh));
+    view_time(&j, "oldest_unix_ms", oldest_exactly(v, d, fresh));
     put_ages(v, &j, d, fresh);
     view_time(&j, "next_unix_ms", d->next_event_unix_ms);
     view_u64(&j, "backoff_stage", d->backoff_stage);
     view_u64(&j, "glitches", d->glitches);
-    put_stop(&j, d);
+    put_stop(v, &j, d);
     view_time(&j, "window_opens_unix_ms", entries_of(d, fresh) > 0 ? window_opens(v, d) : 0);
     if (d->tried) {
         view_outcome(&j, "last", &d->last);
@@ -250,9 +331,10 @@ static void add_totals(struct bh_view *v, const struct bh_destination *d,
         t->recipients += d->count[s].recipients;
         t->bytes += d->count[s].bytes;
     }
-    t->destinations_held += d->held ? 1 : 0;
+    const char *state = view_destination_state(v, d, fresh);
+    t->destinations_held += d->held || strcmp(state, "held") == 0 ? 1 : 0;
     t->destinations_parked += d->parked ? 1 : 0;
-    t->destinations_backoff += strcmp(view_destination_state(v, d, fresh), "backoff") == 0 ? 1 : 0;
+    t->destinations_backoff += strcmp(state, "backoff") == 0 ? 1 : 0;
     if (oldest > 0 && (t->oldest_unix_ms == 0 || oldest < t->oldest_unix_ms)) {
         t->oldest_unix_ms = oldest;
     }
