@@ -126,6 +126,19 @@ bool judge_unfit(const struct lease_item *item, const struct bh_connector *conne
     return false;
 }
 
+void judge_in_doubt(const struct lease_item *item, const uint64_t ending[2], uint64_t mask[2])
+{
+    mask[0] = ending[0];
+    mask[1] = ending[1];
+    for (uint32_t i = 0; i < item->txn.txn.recipients_count; i++) {
+        const struct bh_client_result *result = &item->txn.txn.results[i];
+        if (result->fate == BH_FATE_DECIDED &&
+            bh_outcome_policy(&result->outcome).meaning == BH_MEANS_DELIVERED) {
+            mask[i / 64] |= (uint64_t)1 << (i % 64);
+        }
+    }
+}
+
 static void judge_decided(const struct lease_item *item, const struct bh_outcome *outcome,
                           bool relayed, const struct judge_context *ctx,
                           struct bh_settle_recipient *r, struct remains *remains)

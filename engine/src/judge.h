@@ -21,6 +21,13 @@ struct judge_context {
 
 /** Did its host lack what the message needs, so that another one could still take it? */
 bool judge_unfit(const struct lease_item *item, const struct bh_connector *connector);
+/** Whose delivery nobody would know of, should the process end before the outcome is committed: who
+ * gets the message by the end of content that goes out next, and who was told 2xx in an earlier
+ * round of this transaction (a partner that takes few recipients at a time): their outcomes are
+ * known to nobody else before the last round's.
+ * @param ending  of the next end: bit i % 64 of [i / 64] for recipient i; as `mask`
+ * Also called on the worker that has the item. */
+void judge_in_doubt(const struct lease_item *item, const uint64_t ending[2], uint64_t mask[2]);
 /** Fill item->settle, signal, said, returned from item->txn. All is in lease->judged.
  * @return BH_OK, or BH_ENOMEM: the item is to be returned untouched */
 BH_MUST_USE enum bh_status judge_item(struct lease_item *item, const struct judge_context *ctx);

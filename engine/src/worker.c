@@ -7,6 +7,7 @@
 #include "bh/assert.h"
 #include "bh/inflight.h"
 #include "bh/log.h"
+#include "judge.h"
 #include "probe.h"
 
 #define RESUME_MAX 4096 /* TLS sessions kept for resumption, a worker */
@@ -121,9 +122,9 @@ static bool on_before_end(void *ctx, struct bh_delivery *d, struct bh_delivery_t
 {
     struct worker_session *s = ctx;
     struct lease_item *item = txn->user;
-    const struct bh_inflight_slot slot = {
-        .state = BH_INFLIGHT_LEASED, .key = item->key, .mask = {ending[0], ending[1]}};
+    struct bh_inflight_slot slot = {.state = BH_INFLIGHT_LEASED, .key = item->key};
     (void)d;
+    judge_in_doubt(item, ending, slot.mask);
     bh_inflight_set(s->worker->options.inflight, item->slot, &slot);
     bh_inflight_dot_sent(s->worker->options.inflight, item->slot);
     return true;

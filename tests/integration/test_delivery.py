@@ -88,6 +88,20 @@ class Outcomes(Case):
         daemon.stop()
         self.assertIn(queue_id, {e.get("msg") for e in daemon.events() if "uncertain" in str(e)})
 
+    def test_killed_between_two_rounds_of_recipients(self):
+        """The first has it, by a 250 that we had not written down yet; the second may have it."""
+        partner = self.partner()
+        partner.on("dot", HANG)
+        partner.on("dot", "250 2.0.0 taken", times=1)
+        daemon = self.relay_to(partner, "limits { recipients-per-transaction 1 }; uncertain hold")
+        queue_id = self.send(daemon, ["first@bank.test", "second@bank.test", "third@bank.test"])
+        partner.wait_command("dot", 2)
+        daemon.kill()
+        daemon.start()
+        rows = [row for row in daemon.ctl("show", queue_id) if row.get("kind") == "recipient"]
+        self.assertEqual({"first@bank.test": True, "second@bank.test": True, "third@bank.test": False},
+                         {row["address"]: row["recipient_uncertain"] for row in rows})  # fmt: skip
+
     def test_uncertain_may_be_held(self):
         partner = self.partner()
         partner.on("dot", DROP, times=1)

@@ -106,6 +106,26 @@ static void recipients_are_judged_apart(void **unused)
     tear_down(&f);
 }
 
+/* By rounds: who has the message already is in doubt with those who get it next. */
+static void earlier_rounds_are_in_doubt_too(void **unused)
+{
+    static const struct {
+        uint16_t code;
+        uint64_t mask;
+    } cases[] = {{250, 3}, {450, 2}, {550, 2}, {0, 2}};
+    (void)unused;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct fixture f;
+        const uint64_t ending[2] = {2, 0};
+        uint64_t mask[2] = {0, 9};
+        set_up(&f, 2);
+        f.results[0] = cases[i].code > 0 ? reply(cases[i].code) : (struct bh_client_result){0};
+        judge_in_doubt(f.item, ending, mask);
+        assert_true(mask[0] == cases[i].mask && mask[1] == 0);
+        tear_down(&f);
+    }
+}
+
 /* What an open breaker keeps goes behind the others, uncharged; but what has expired ends. */
 static void a_breaker_keeps_what_is_refused(void **unused)
 {
@@ -406,6 +426,7 @@ int main(void)
         cmocka_unit_test(a_deferral_comes_before_a_detour),
         cmocka_unit_test(accepted_is_delivered),
         cmocka_unit_test(recipients_are_judged_apart),
+        cmocka_unit_test(earlier_rounds_are_in_doubt_too),
         cmocka_unit_test(expiry),
         cmocka_unit_test(a_breaker_keeps_what_is_refused),
         cmocka_unit_test(our_fault_never_bounces),
