@@ -30,14 +30,16 @@ static void be_careful(struct bh_client *c)
 }
 
 /* A complaint about the order of commands, or one that they did not understand: it says that we are
- * out of step, and nothing of the message. Taking it for a verdict would return innocent mail. */
+ * out of step, and nothing of the message. Taking it for a verdict would return innocent mail. 501
+ * and 504 speak of what we said, and are as good a verdict as 550: ending the session for them
+ * would leave all that is out uncertain, and have it twice. */
 static bool out_of_step(const struct bh_client_txn *txn, const struct bh_reply *reply)
 {
     bool open = false;
     for (uint32_t i = 0; i < txn->recipients_count && !open; i++) {
         open = txn->results[i].step == BH_RCPT_ASKED || txn->results[i].step == BH_RCPT_ACCEPTED;
     }
-    return open && reply->code / 10 == 50;
+    return open && (reply->code == 500 || reply->code == 502 || reply->code == 503);
 }
 
 static void decide_open(struct bh_client *c, struct bh_client_txn *txn,
