@@ -42,6 +42,8 @@ enum bh_status lmdb_status(struct lmdb_kv *l, int rc, const char *what)
     case MDB_NOTFOUND:
         return BH_ENOTFOUND;
     case ENOMEM:
+    case MDB_BAD_TXN: /* something in it failed before for want of memory; all else ends it at once
+                       */
         return BH_ENOMEM;
     case MDB_READERS_FULL:
         return BH_EBUSY;

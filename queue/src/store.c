@@ -6,7 +6,9 @@
  *
  * Disk or map full: the group is undone. Its removals go first, since they give space; then each
  * other task stands alone, and fails alone if it does not fit. A commit that fails with space free
- * means that what is on disk is not known any more: the store stops for good. */
+ * means that what is on disk is not known any more: the store stops for good.
+ *
+ * Out of memory, nothing was committed: the group fails, and whoever waits for it hears so. */
 #include "bh/store.h"
 
 #include <pthread.h>
@@ -105,14 +107,14 @@ static enum bh_status commit(struct bh_store *s, struct bh_kv_txn *txn, uint64_t
 
 /* Run all tasks whose status is not below 0 yet, in one transaction.
  * @return BH_OK committed; BH_MORE one failed and may have written: it is marked, do it again;
- *         BH_EFULL; else the store has failed. Nothing was committed but on BH_OK */
+ *         BH_EFULL; BH_ENOMEM; else the store has failed. Nothing was committed but on BH_OK */
 static enum bh_status try_group(struct bh_store *s, struct bh_store_task *const *tasks,
                                 size_t count)
 {
     struct bh_kv_txn *txn;
     enum bh_status status = bh_queue_begin(s->options.queue, NULL, &txn);
     if (status != BH_OK) {
-        return status == BH_EFULL ? BH_EFULL : BH_EIO;
+        return status == BH_EFULL || status == BH_ENOMEM ? status : BH_EIO;
     }
     uint64_t ran = 0;
     for (size_t i = 0; i < count; i++) {
@@ -139,14 +141,23 @@ static enum bh_status try_group(struct bh_store *s, struct bh_store_task *const 
     return commit(s, txn, ran);
 }
 
-/* As above, again until it stands. */
+/* As above, again until it stands. For want of memory all of it fails, and the store does not:
+ * whoever asked for something has to ask again, or to say so. */
 static enum bh_status do_group(struct bh_store *s, struct bh_store_task *const *tasks, size_t count)
 {
     enum bh_status status;
     do {
         status = try_group(s, tasks, count);
     } while (status == BH_MORE);
-    return status;
+    if (status != BH_ENOMEM) {
+        return status;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (tasks[i]->status >= 0) {
+            tasks[i]->status = BH_ENOMEM;
+        }
+    }
+    return BH_OK;
 }
 
 static void clear(struct bh_store_task *const *tasks, size_t count)
@@ -281,6 +292,12 @@ static uint64_t until(uint64_t at_ms, uint64_t now)
     return at_ms > now ? at_ms - now : 0;
 }
 
+static bool idle_succeeds(struct bh_store *s)
+{
+    const enum bh_status status = s->options.idle(s->options.ctx);
+    return status == BH_OK || status == BH_ENOMEM; /* then it does its work the next time */
+}
+
 static void *writer_main(void *arg)
 {
     struct bh_store *s = arg;
@@ -297,7 +314,7 @@ static void *writer_main(void *arg)
             write_all(s);
         }
         if (now_ms() >= idle_at) {
-            if (s->options.idle != NULL && !s->failed && s->options.idle(s->options.ctx) != BH_OK) {
+            if (s->options.idle != NULL && !s->failed && !idle_succeeds(s)) {
                 fail(s);
             }
             idle_at = now_ms() + IDLE_MS;

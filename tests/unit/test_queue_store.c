@@ -325,6 +325,47 @@ static void a_failed_commit_stops_the_store(void **state)
     assert_int_equal(fixture_check(w->kv).messages, 1);
 }
 
+static enum bh_status lack_memory(void *ctx, enum bh_kv_step step)
+{
+    const enum bh_kv_step *where = ctx;
+    return step == *where ? BH_ENOMEM : BH_OK;
+}
+
+/* Nothing of the group was committed, whoever waits hears so, and the store goes on. */
+static void want_of_memory_fails_the_group_alone(void **state)
+{
+    struct world *w = *state;
+    static const enum bh_kv_step steps[] = {BH_KV_STEP_BEGIN, BH_KV_STEP_COMMIT};
+    stop(w);
+    for (size_t i = 0; i < BH_COUNT(steps); i++) {
+        enum bh_kv_step where = steps[i];
+        const unsigned before = w->done;
+        bh_kv_memory_set_fault(w->kv, lack_memory, &where);
+        const struct bh_store_options options = {
+            .kv = w->kv, .queue = w->q, .failed = on_failed, .ctx = w};
+        assert_int_equal(bh_store_create(&options, &w->store), BH_OK);
+        for (size_t k = 0; k < 3; k++) {
+            prepare(w, &jobs[k], PUT, 100);
+            jobs[k].task.atomic = k == 1;
+            post(w, &jobs[k]);
+        }
+        wait_done(w, before + 3);
+        for (size_t k = 0; k < 3; k++) {
+            assert_int_equal(jobs[k].status, BH_ENOMEM);
+        }
+        stop(w);
+        bh_kv_memory_set_fault(w->kv, NULL, NULL);
+        assert_int_equal(fixture_check(w->kv).messages, i);
+        assert_int_equal(bh_store_create(&options, &w->store), BH_OK);
+        prepare(w, &jobs[3], PUT, 100);
+        post(w, &jobs[3]);
+        wait_done(w, before + 4);
+        assert_int_equal(jobs[3].status, BH_OK);
+        stop(w);
+    }
+    assert_int_equal(atomic_load(&w->failed_with), 0);
+}
+
 static void stopping_finishes_what_was_posted(void **state)
 {
     struct world *w = *state;
@@ -346,6 +387,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_failure_is_its_own, set_up, tear_down),
         cmocka_unit_test_setup_teardown(full_refuses_mail_and_takes_removals, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_failed_commit_stops_the_store, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(want_of_memory_fails_the_group_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(stopping_finishes_what_was_posted, set_up, tear_down),
     };
     return cmocka_run_group_tests_name("queue_store", tests, NULL, NULL);
