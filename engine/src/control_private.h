@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bh/control.h"
+#include "bh/refusal.h"
 #include "bh/view.h"
 #include "control_server.h"
 #include "daemon.h"
@@ -80,6 +81,7 @@ struct bh_control_reply {
 struct control_server {
     struct daemon *daemon;
     uv_pipe_t *listeners[8];
+    struct bh_refusal refusals[8]; /* of each */
     size_t listener_count;
     struct conn *conns;
     struct bh_control_reply *replies;

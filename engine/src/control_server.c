@@ -325,8 +325,16 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buf)
 static void on_connection(uv_stream_t *listener, int status)
 {
     struct control_server *server = listener->data;
-    struct conn *c = status == 0 ? calloc(1, sizeof(*c)) : NULL;
+    if (status != 0) {
+        return;
+    }
+    struct conn *c = calloc(1, sizeof(*c));
     if (c == NULL) {
+        size_t i = 0;
+        while ((uv_stream_t *)server->listeners[i] != listener) {
+            i++;
+        }
+        (void)bh_refuse(&server->refusals[i], listener, NULL, NULL);
         return;
     }
     c->server = server;

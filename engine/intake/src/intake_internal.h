@@ -10,6 +10,7 @@
 #include "bh/auth_server.h"
 #include "bh/intake.h"
 #include "bh/proxy_v2.h"
+#include "bh/refusal.h"
 #include "bh/smtp_received.h"
 #include "bh/suspects.h"
 #include "bh/tls.h"
@@ -71,6 +72,7 @@ struct listener {
     } u;
     bool is_pipe;
     bool open;
+    struct bh_refusal refusal;
     char text[160];
     const struct bh_config *config; /* with which `tls` was made, or the last that has it */
     const struct bh_listen_config *settings; /* of that configuration */

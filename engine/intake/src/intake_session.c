@@ -594,11 +594,21 @@ static struct session *session_create(struct listener *listener)
     return s;
 }
 
+static void on_refused(void *ctx)
+{
+    struct bh_intake *intake = ctx;
+    intake->handles--;
+    intake_release(intake);
+}
+
 void session_accept(struct listener *listener)
 {
     struct session *s = session_create(listener);
     if (s == NULL) {
         bh_log(BH_LOG_WARN, "evt=accept-failed listen=%s reason=\"out of memory\"", listener->text);
+        if (bh_refuse(&listener->refusal, &listener->u.stream, on_refused, listener->intake)) {
+            listener->intake->handles++;
+        }
         return;
     }
     if (uv_accept(&listener->u.stream, &s->u.stream) != 0) {

@@ -33,6 +33,9 @@ class Load(Changing):
     def __init__(self, seed, taking=None, sizes=SIZES):
         super().__init__()
         self.accepted = {}
+        self.attempts = 0  # messages that were taken, refused, or whose session broke
+        self.refused = 0
+        self.codes = set()  # with which
         self.address = None
         self.over = False
         self.seed = seed
@@ -58,10 +61,14 @@ class Load(Changing):
         for thread in self.threads:
             thread.join(PATIENCE_S)
 
-    def wait_more(self, count, what):
+    def wait_more(self, count, what, patience_s=None):
         """Until so many more were accepted than now."""
         wanted = len(self.accepted) + count
-        self.wait_until(lambda: len(self.accepted) >= wanted, what)
+        self.wait_until(lambda: len(self.accepted) >= wanted, what, patience_s)
+
+    def wait_attempts(self, count):
+        wanted = self.attempts + count
+        self.wait_until(lambda: self.attempts >= wanted, f"{count} attempts to send")
 
     def _send(self, number):
         chance = random.Random(self.seed * 100 + number)
@@ -81,25 +88,37 @@ class Load(Changing):
                         self._one(client, chance, f"{number}-{count}")
                         if self.over or self.address != address:
                             break
-            except (OSError, smtplib.SMTPException):
+            except (OSError, smtplib.SMTPException) as problem:
+                self._tried(getattr(problem, "smtp_code", None))
                 with self.changed:
                     if self.address == address:
                         self.changed.wait(0.05)  # It is down; until go(), or a little later.
+
+    def _tried(self, code):
+        with self.changed:
+            self.attempts += 1
+            if code is not None and code != 250:
+                self.refused += 1
+                self.codes.add(code)
+            self.changed.notify_all()
 
     def _one(self, client, chance, mark):
         wanted = {f"r{chance.randrange(5)}@d{chance.randrange(6)}.test" for _ in range(chance.choice([1, 1, 3]))}
         refused = {f"gone{chance.randrange(5)}@d{chance.randrange(6)}.test"} if chance.random() < 0.1 else set()
         sender = f"s{mark}@us.test"
-        client.mail(sender)
-        for recipient in sorted(wanted | refused):
-            client.rcpt(recipient)
+        code, _ = client.mail(sender)
+        if code != 250:
+            self._tried(code)
+            return
+        taken = {recipient for recipient in sorted(wanted | refused) if client.rcpt(recipient)[0] == 250}
         body = f"{mark} {chance.getrandbits(64):016x}\r\n"
         size = chance.choice(self.sizes)
         body += "x" * 70 + "\r\n" if size == 0 else ("x" * 70 + "\r\n") * (size // 72)
         code, text = client.data(message(body=body, X_Mark=mark, X_Sum=checksum(body.encode())))
+        self._tried(code)
         if code == 250:
             queue_id = Reply(b"250 " + text).queue_id
-            accepted = Accepted(queue_id, mark, sender, sorted(wanted), sorted(refused))
+            accepted = Accepted(queue_id, mark, sender, sorted(wanted & taken), sorted(refused & taken))
             if self.taking:
                 self.taking(accepted)
             with self.changed:

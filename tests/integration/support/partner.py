@@ -144,6 +144,12 @@ class Partner(Changing):
                 session.abort()
             self.changed.notify_all()
 
+    def drop_sessions(self):
+        """Break what is open; new connections are taken."""
+        with self.changed:
+            for session in list(self.open_sessions):
+                session.abort()
+
     def wait_messages(self, count, patience_s=None):
         self.wait_until(lambda: len(self.messages) >= count,
                         f"{count} messages at {self.text}; it has {len(self.messages)}", patience_s)  # fmt: skip
