@@ -70,6 +70,7 @@ struct dest_info {
     bool in_store;           /* its record was read, or its mail was put while we looked */
     struct probe *probe;     /* NULL: one of the scheduler's */
     struct route *route;     /* as last found; NULL: none yet */
+    bool route_wanted;       /* it has REQUIRETLS mail: MTA-STS is asked for a proof of its route */
     bool untrusted;          /* it waits for its resolver to pass the self-test */
     uint64_t told_weaker_ms; /* monotonic: its hosts publish more than its connector asks */
     bool unmet;              /* this round, a host could not meet the demand */
@@ -269,6 +270,9 @@ const struct host_plan *etls_host(const struct dest_info *d,
 /** The session's addresses with their hosts and demands. @return BH_OK or BH_ENOMEM */
 BH_MUST_USE enum bh_status etls_fill_session(struct worker_session *s, const struct dest_info *d,
                                              const struct bh_sched_action *action);
+/** It has mail with REQUIRETLS. @return true: its plan was made without looking for a proof of the
+ * route, and the next one will not be */
+bool etls_wants_route(struct dest_info *d);
 /** Is there a host that could not be looked up, or may not be used for now? */
 bool etls_has_later_host(const struct dest_info *d);
 /** Has a session that is ready proven what the destination demands today of that host? */

@@ -377,10 +377,20 @@ static void handle_undeliverable(struct engine *e, struct lease_item *item)
     }
 }
 
+static bool any_requiretls(const struct lease *lease)
+{
+    for (uint32_t i = 0; i < lease->count; i++) {
+        if (lease->items[i].what == LEASE_DELIVER && lease->items[i].message.envelope.requiretls) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void outgoing_on_loaded(struct engine *e, struct lease *lease)
 {
     struct session_info *info = find_session(e, lease->session);
-    const struct dest_info *d = edest_get(e, lease->sched_id);
+    struct dest_info *d = edest_get(e, lease->sched_id);
     const uint32_t count = lease->count;
     const uint32_t session = lease->session;
     uint32_t deliverable = 0;
@@ -389,8 +399,10 @@ void outgoing_on_loaded(struct engine *e, struct lease *lease)
         session == 0 && count > 0 && bh_outcome_policy(&d->end_outcome).fault != BH_FAULT_THEIRS;
     /* A bulk job, or a hold, that was committed since the reader looked: look again. */
     const bool stale = lease->held || lease->jobs != atomic_load(&e->options.leased->jobs);
+    /* REQUIRETLS needs to know more of the route than anything before it. */
+    const bool replan = session != 0 && any_requiretls(lease) && etls_wants_route(d);
     /* What is demanded may have changed meanwhile, too. */
-    const bool serves = session != 0 && info != NULL && !info->closing && !e->draining &&
+    const bool serves = !replan && session != 0 && info != NULL && !info->closing && !e->draining &&
                         etls_session_serves(info->worker, d);
     lease->open++; /* holds it while we walk */
     if (lease->held) {
@@ -417,6 +429,9 @@ void outgoing_on_loaded(struct engine *e, struct lease *lease)
         } else {
             end_item(e, item);
         }
+    }
+    if (replan) {
+        bh_sched_drop_window(e->sched, d->id, engine_now(e));
     }
     if (parks && deliverable == 0) {
         bh_sched_dest_failed(e->sched, d->id, BH_SCHED_OURS, &d->end_outcome, engine_now(e));

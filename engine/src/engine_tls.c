@@ -177,6 +177,12 @@ static const struct host_plan *plan_of(const struct route *route, const struct b
     return NULL;
 }
 
+/* It waits for what is not known yet, rather than being returned. */
+static bool is_route_unknown(const struct bh_tls_plan *plan)
+{
+    return plan->route_unknown || plan->route_unasked;
+}
+
 /* Connector and generation stand for source and every other setting; with each host goes what it
  * must prove, and whether its name is proven, so that TLS policy is never shared where targets are.
  */
@@ -191,7 +197,9 @@ static bool write_site_key(const struct engine *e, const struct dest_info *d, st
         bh_write_slice(&w, plan->host->name);
         bh_write_u16(&w, plan->host->port);
         bh_write_u8(&w, (uint8_t)plan->tls.verdict);
-        bh_write_u8(&w, (uint8_t)(plan->tls.route_proven ? 1 : plan->tls.route_unknown ? 2 : 0));
+        bh_write_u8(&w, (uint8_t)(plan->tls.route_proven         ? 1
+                                  : is_route_unknown(&plan->tls) ? 2
+                                                                 : 0));
         bh_write_slice(&w, bh_slice(plan->digest, sizeof(plan->digest)));
     }
     *key = w.buf;
@@ -563,7 +571,7 @@ static struct tls_job *make_job(struct engine *e, const struct dest_info *d,
                             .dane = wants_dane(demand) ||
                                     (c->tls.audit && wants_dane(&c->tls.audit_demand)),
                             .sts = c->route == BH_ROUTE_MX &&
-                                   (demand->mode == BH_TLS_AUTO ||
+                                   (d->route_wanted || demand->mode == BH_TLS_AUTO ||
                                     (c->tls.audit && c->tls.audit_demand.mode == BH_TLS_AUTO))};
     /* A weaker explicit mode is told of what is published, where that costs no wait. */
     job->dane = job->dane || (demand->mode <= BH_TLS_ENCRYPT && job->slot->trust == TRUST_GOOD);
@@ -623,7 +631,7 @@ enum bh_status etls_fill_session(struct worker_session *s, const struct dest_inf
         host->name[name.len] = '\0';
         write_origin(host, plan);
         host->route_proven = plan->tls.route_proven;
-        host->route_unknown = plan->tls.route_unknown;
+        host->route_unknown = is_route_unknown(&plan->tls);
         memcpy(host->digest, plan->digest, sizeof(host->digest));
         if (bh_tls_demand_copy(&plan->tls.demand, &s->demands, &host->demand) != BH_OK) {
             return BH_ENOMEM;
@@ -641,6 +649,16 @@ enum bh_status etls_fill_session(struct worker_session *s, const struct dest_inf
     }
     tls_seen_want(&s->seen, &s->hosts[0].demand, bh_slice_str(s->hosts[0].origin));
     return BH_OK;
+}
+
+bool etls_wants_route(struct dest_info *d)
+{
+    bool unasked = false;
+    for (uint32_t i = 0; d->route != NULL && i < d->route->host_count; i++) {
+        unasked = unasked || d->route->hosts[i].tls.route_unasked;
+    }
+    d->route_wanted = d->route_wanted || unasked;
+    return unasked;
 }
 
 bool etls_has_later_host(const struct dest_info *d)
@@ -665,7 +683,7 @@ bool etls_session_serves(const struct worker_session *s, const struct dest_info 
             bh_slice_eq(plan->host->name, bh_slice_str(host->name))) {
             /* The same host by a signed MX and by one that is not: proven for the first only. */
             return plan->tls.route_proven == host->route_proven &&
-                   plan->tls.route_unknown == host->route_unknown &&
+                   is_route_unknown(&plan->tls) == host->route_unknown &&
                    memcmp(plan->digest, host->digest, sizeof(host->digest)) == 0;
         }
     }

@@ -4,6 +4,7 @@ from support.partner import EXTENSIONS
 from support.senders import message
 from test_dane import HOST, Signed
 from test_intake_auth import TlsClient
+from test_sts import Sts, policy
 
 NAME = "mx1.dane.test"
 OFFERS = [*EXTENSIONS, "REQUIRETLS"]
@@ -70,3 +71,65 @@ class Route(Signed):
         daemon.ctl("flush", "--all")
         partner.wait_messages(1)
         daemon.wait_empty()
+
+
+class ByPolicy(Sts):
+    """`verify` by MX, where no DNS is signed: an enforced policy vouches for the host's name."""
+
+    def setUp(self):
+        super().setUp()
+        self.bank.extensions = OFFERS
+
+    def start_fixed(self, tls="verify"):
+        own, key = self.ca.issue("relay.us.test")
+        daemon = self.daemon(
+            f"connector mx {{ domains *; port {self.bank.port}; "
+            f"tls {tls} {{ ca-file {self.ca.pem}; names mx1.bank.test }} }}", start=False)  # fmt: skip
+        self.settings(daemon)
+        daemon.blocks["listen"] = f"""listen 127.0.0.1:0 {{
+    relay-from 127.0.0.0/8
+    tls starttls {{ certificate {own}; key {key} }}
+}}"""
+        return daemon.start()
+
+    def give(self, daemon, parameters=" REQUIRETLS"):
+        with TlsClient(daemon.address) as client:
+            (reply,) = client.envelope("me@us.test", "you@bank.test", parameters=parameters)
+            self.assertEqual(250, reply.code)
+            self.assertEqual(250, client.data(message()).code)
+
+    def happened(self, daemon):
+        return [e["happened"] for e in daemon.events_where(lambda e: e.get("result") == "bounced")]
+
+    def test_an_enforced_policy_proves_the_route(self):
+        daemon = self.start_fixed()
+        self.give(daemon)
+        (got,) = self.bank.wait_messages(1)
+        self.assertIn("REQUIRETLS", got.sender_parameters)
+        daemon.wait_empty()
+
+    def test_nothing_is_looked_for_without_need(self):
+        """An explicit mode does what it says, and waits for no policy."""
+        daemon = self.start_fixed()
+        self.give(daemon, "")
+        self.bank.wait_messages(1)
+        self.assertEqual([], self.web.requests)
+        self.give(daemon)
+        self.bank.wait_messages(2)
+        self.assertEqual(1, len(self.web.requests))
+
+    def test_a_policy_that_tests_proves_nothing(self):
+        self.publish("2", policy(mode="testing"))
+        daemon = self.start_fixed()
+        self.give(daemon)
+        self.assertEqual(["needs_requiretls"], self.happened(daemon)[:1])
+        self.assertEqual(0, self.bank.count("mail"))
+
+    def test_nor_does_one_that_lists_another_host(self):
+        self.publish("2", policy(mx=["other.test"]))
+        daemon = self.start_fixed()
+        self.give(daemon, "")
+        self.bank.wait_messages(1)  # which the mode does not ask about
+        self.give(daemon)
+        self.assertEqual(["needs_requiretls"], self.happened(daemon)[:1])
+        self.assertEqual(1, self.bank.count("mail"))

@@ -364,10 +364,57 @@ static void a_sender_lifts_what_is_published(void **unused)
     assert_true(lifted >= 6);
 }
 
+/* Under a fixed mode an enforced policy proves the route and changes nothing else; until it was
+ * asked, nobody knows. */
+static void a_policy_proves_the_route_of_fixed_modes(void **unused)
+{
+    static const struct {
+        enum bh_tls_mode mode;
+        enum bh_sts_mode sts;
+        bool asked, listed, proven, unasked;
+    } rows[] = {
+        {BH_TLS_VERIFY, BH_STS_MODE_ENFORCE, true, true, true, false},
+        {BH_TLS_PIN, BH_STS_MODE_ENFORCE, true, true, true, false},
+        {BH_TLS_VERIFY, BH_STS_MODE_ENFORCE, true, false, false, false},
+        {BH_TLS_VERIFY, BH_STS_MODE_TESTING, true, true, false, false},
+        {BH_TLS_VERIFY, BH_STS_MODE_ENFORCE, false, true, false, true},
+        {BH_TLS_ENCRYPT, BH_STS_MODE_ENFORCE, true, true, false, false},
+        {BH_TLS_ENCRYPT, BH_STS_MODE_ENFORCE, false, true, false, false},
+        {BH_TLS_AUTO, BH_STS_MODE_NONE, false, true, false, false},
+    };
+    (void)unused;
+    for (size_t i = 0; i < BH_COUNT(rows); i++) {
+        const struct plan_case c = {.mode = rows[i].mode,
+                                    .dane = BH_DANE_NOT_ASKED,
+                                    .sts = rows[i].sts,
+                                    .host = rows[i].listed ? "mx.a.example" : "mx.z.example"};
+        struct bh_arena arena;
+        struct bh_tls_demand demand;
+        struct bh_tls_plan plan;
+        struct bh_tls_plan_input input = input_of(&c, &demand, &ta);
+        bh_arena_init(&arena, 1 << 16);
+        input.host.mx_secure = false;
+        input.sts = rows[i].asked ? input.sts : NULL;
+        assert_int_equal(bh_tls_plan_make(&input, &arena, &plan), BH_OK);
+        assert_int_equal(plan.verdict, BH_PLAN_USE);
+        assert_int_equal(plan.route_proven, rows[i].proven);
+        assert_int_equal(plan.route_unasked, rows[i].unasked);
+        assert_false(plan.route_unknown);
+        if (rows[i].asked && rows[i].mode == BH_TLS_VERIFY) {
+            sts_fact.origin = BH_STS_UNKNOWN; /* our own store */
+            sts_fact.policy.mode = BH_STS_MODE_NONE;
+            assert_int_equal(bh_tls_plan_make(&input, &arena, &plan), BH_OK);
+            assert_true(plan.route_unknown && !plan.route_proven);
+        }
+        bh_arena_fini(&arena);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sender_lifts_what_is_published),
+        cmocka_unit_test(a_policy_proves_the_route_of_fixed_modes),
         cmocka_unit_test(table),
         cmocka_unit_test(dane_names),
         cmocka_unit_test(domain_is_part_of_the_demand),

@@ -301,6 +301,27 @@ static enum bh_status plan_auto(const struct bh_tls_plan_input *in, struct bh_ar
 
 /* ---- all modes ---- */
 
+/* A fixed mode is not changed by a policy of the domain, but one that is enforced vouches for the
+ * names of its hosts all the same (RFC 8689 section 4.2.1). Where no peer is known for who it is,
+ * the route is of no use. */
+static void prove_route(const struct bh_tls_plan_input *in, bool by_name, struct bh_tls_plan *plan)
+{
+    const enum bh_tls_mode mode = in->configured->mode;
+    const bool fixed = mode == BH_TLS_VERIFY || mode == BH_TLS_PIN || mode == BH_TLS_DANE ||
+                       mode == BH_TLS_DANE_ONLY;
+    if (plan->route_proven || !by_name) {
+        return;
+    }
+    if (fixed && in->sts != NULL && in->sts->policy.mode == BH_STS_MODE_ENFORCE &&
+        bh_sts_policy_matches(&in->sts->policy, in->host.name)) {
+        plan->route_proven = true;
+        return;
+    }
+    plan->route_unasked = fixed && in->sts == NULL;
+    plan->route_unknown =
+        in->dnssec_unknown || (fixed && in->sts != NULL && in->sts->origin == BH_STS_UNKNOWN);
+}
+
 enum bh_status bh_tls_plan_make(const struct bh_tls_plan_input *in, struct bh_arena *arena,
                                 struct bh_tls_plan *plan)
 {
@@ -340,7 +361,7 @@ enum bh_status bh_tls_plan_make(const struct bh_tls_plan_input *in, struct bh_ar
         status = plan_auto(in, arena, plan);
         break;
     }
-    plan->route_unknown = !plan->route_proven && by_name && in->dnssec_unknown;
+    prove_route(in, by_name, plan);
     return status;
 }
 

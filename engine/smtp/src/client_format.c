@@ -101,8 +101,9 @@ bool bh_client_preflight(struct bh_client *c, struct bh_client_txn *txn)
         } else {
             struct bh_outcome outcome = bh_client_outcome(c, BH_STAGE_MAIL, why);
             if (why == BH_HAPPENED_OUR_CONFIG) {
-                outcome.text = BH_LIT("REQUIRETLS needs a proven route, and the trusted resolver "
-                                      "has not passed its self-test");
+                outcome.text = BH_LIT("REQUIRETLS needs a proven route, and whether this one is "
+                                      "can't be known while our resolver has not passed its "
+                                      "self-test, or our store can't be read");
             }
             bh_client_decide(c, txn, i, &outcome);
         }

@@ -57,7 +57,8 @@ struct bh_tls_plan {
     const char *reason;        /* for people, static storage; why it is so, of USE too */
     bool route_proven;  /* the host's name is authentic: DNSSEC, an enforced MTA-STS policy, or the
                            configuration (RFC 8689 section 4.2.1) */
-    bool route_unknown; /* it is not proven, and that may be our resolver's fault */
+    bool route_unknown; /* it is not proven, and that may be our resolver's fault, or our store's */
+    bool route_unasked; /* nor has MTA-STS been asked for it, as long as nothing needs the proof */
 };
 
 /** Decide.
