@@ -49,6 +49,50 @@ static int by_id(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static void take_record(struct snapshot_host *host, const struct bh_tlsa *record)
+{
+    char *text = host->records[host->record_count];
+    struct bh_buf out = bh_buf(text, sizeof(host->records[0]));
+    (void)!bh_buf_printf(&out, "%u %u %u ", (unsigned)record->usage, (unsigned)record->selector,
+                         (unsigned)record->matching);
+    for (size_t i = 0; i < record->data.len && i < BH_PIN_LEN; i++) {
+        (void)!bh_buf_printf(&out, "%02x", (unsigned)(unsigned char)record->data.ptr[i]);
+    }
+    bh_buf_add_cut(&out, record->data.len > BH_PIN_LEN ? BH_LIT("...") : BH_EMPTY);
+    host->record_texts[host->record_count++] = bh_buf_slice(&out);
+}
+
+static void take_dane(struct snapshot_host *host, const struct route *route,
+                      const struct host_plan *plan)
+{
+    const struct bh_dane *dane = &plan->dane;
+    const bool usable = dane->state == BH_DANE_USABLE;
+    snprintf(host->base, sizeof(host->base), "%.*s",
+             BH_FMT(bh_slice_take(usable ? dane->base : BH_EMPTY, sizeof(host->base) - 1)));
+    host->record_all = usable ? dane->tlsa.count : 0;
+    for (size_t i = 0; i < host->record_all && i < SNAPSHOT_RECORDS_MAX; i++) {
+        take_record(host, &dane->tlsa.at[i]);
+    }
+    host->made_unix_ms = route->made_unix_ms;
+    host->until_unix_ms = route->made_unix_ms + (int64_t)route->ttl_s * 1000;
+}
+
+static void take_sts(struct snapshot *s, struct engine *e, struct bh_slice domain)
+{
+    struct bh_sts_fact fact;
+    struct bh_slice announced;
+    char storage[NAME_MAX_OCTETS];
+    struct bh_buf lower = bh_buf(storage, sizeof(storage));
+    for (size_t i = 0; i < domain.len && i < sizeof(storage); i++) {
+        bh_buf_put_char(&lower, bh_lower(domain.ptr[i]));
+    }
+    if (sts_peek(e->sts, bh_buf_slice(&lower), &fact, &announced)) {
+        s->sts_origin = bh_sts_origin_name(fact.origin);
+        snprintf(s->sts_trouble, sizeof(s->sts_trouble), "%.*s", BH_FMT(fact.trouble));
+        snprintf(s->sts_announced, sizeof(s->sts_announced), "%.*s", BH_FMT(announced));
+    }
+}
+
 static void take_hosts(struct snapshot *s, struct engine *e, const struct dest_info *d)
 {
     for (uint32_t i = 0; i < d->route->host_count && s->host_count < SNAPSHOT_HOSTS_MAX; i++) {
@@ -67,17 +111,20 @@ static void take_hosts(struct snapshot *s, struct engine *e, const struct dest_i
         host->dane = bh_dane_state_name(plan->dane.state);
         host->weakened = etls_weakened(plan);
         host->lifted = elift_of_host(e, d, plan);
+        take_dane(host, d->route, plan);
     }
 }
 
 /* The way to a domain, by each connector that has mail for it. */
 static void take_route(struct snapshot *s, struct engine *e, struct bh_slice address)
 {
-    const struct bh_slice domain = bh_address_domain(address);
+    const struct bh_slice part = bh_address_domain(address);
+    const struct bh_slice domain = part.len > 0 ? part : address;
+    take_sts(s, e, domain);
     for (struct bh_map_node *node = bh_map_next(&e->dests, NULL); node != NULL;
          node = bh_map_next(&e->dests, node)) {
         const struct dest_info *d = BH_CONTAINER(node, struct dest_info, node);
-        if (d->route != NULL && bh_slice_eq_nocase(d->domain, domain)) {
+        if (d->route != NULL && d->probe == NULL && bh_slice_eq_nocase(d->domain, domain)) {
             take_hosts(s, e, d);
         }
     }
@@ -94,7 +141,7 @@ static void run_snapshot(struct engine_call *call, struct engine *e)
         s->engine.generation = e->config->generation;
         etrust_text(e, s->dnssec, sizeof(s->dnssec));
         s->engine.dnssec = bh_slice_str(s->dnssec);
-        if (reply->request.verb == BH_VERB_EXPLAIN) {
+        if (reply->request.verb == BH_VERB_EXPLAIN || reply->request.verb == BH_VERB_POLICY) {
             take_route(s, e, reply->request.address);
         }
         for (uint32_t id = bh_sched_next_dest(e->sched, 0);

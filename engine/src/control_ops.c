@@ -94,7 +94,26 @@ static bool live_host(void *ctx, size_t index, struct bh_live_host *live)
                                   .dane = bh_slice_str(host->dane),
                                   .weakened = bh_slice_str(host->weakened),
                                   .lifted = bh_slice_str(host->lifted),
-                                  .route_proven = host->route_proven};
+                                  .route_proven = host->route_proven,
+                                  .base = bh_slice_str(host->base),
+                                  .records = host->record_texts,
+                                  .records_count = host->record_count,
+                                  .records_all = host->record_all,
+                                  .looked_unix_ms = host->made_unix_ms,
+                                  .until_unix_ms = host->until_unix_ms};
+    return true;
+}
+
+static bool live_sts(void *ctx, struct bh_live_sts *live)
+{
+    const struct bh_control_reply *reply = ctx;
+    const struct snapshot *s = reply->snapshot;
+    if (s == NULL || s->sts_origin == NULL) {
+        return false;
+    }
+    *live = (struct bh_live_sts){.origin = bh_slice_str(s->sts_origin),
+                                 .announced = bh_slice_str(s->sts_announced),
+                                 .trouble = bh_slice_str(s->sts_trouble)};
     return true;
 }
 
@@ -159,7 +178,8 @@ static void view_begin(struct daemon_call *call, struct daemon *d)
                                             .live = {.ctx = reply,
                                                      .engine = live_engine,
                                                      .destination = live_destination,
-                                                     .host = live_host},
+                                                     .host = live_host,
+                                                     .sts = live_sts},
                                             .now_unix_ms = reply->now.unix_ms};
     const enum bh_status status = bh_view_create(&reply->request, &options, &reply->view, &error);
     bh_config_unref(config);

@@ -3,6 +3,8 @@
 
 #include "bh/control.h"
 #include "bh/refusal.h"
+#include "bh/sts.h"
+#include "bh/tls_demand.h"
 #include "bh/view.h"
 #include "control_server.h"
 #include "daemon.h"
@@ -17,15 +19,24 @@ struct snapshot_dest {
     char carrier[64]; /* the connector that takes over; empty: none does */
 };
 #define SNAPSHOT_HOSTS_MAX 32
+#define SNAPSHOT_RECORDS_MAX 8 /* TLSA, of one host */
 struct snapshot_host {
     char name[256], connector[128];
     uint16_t port;
     bool used, route_proven;
+    char base[256];
+    char records[SNAPSHOT_RECORDS_MAX][BH_PIN_LEN * 2 + 16]; /* cut: whole certificates are long */
+    struct bh_slice record_texts[SNAPSHOT_RECORDS_MAX];
+    size_t record_count;
+    uint64_t record_all;
+    int64_t made_unix_ms, until_unix_ms;
     const char *tls, *from, *reason, *dane, *weakened, *lifted; /* static storage */
 };
 struct snapshot {
     struct bh_live_engine engine;
     char dnssec[288];
+    const char *sts_origin; /* static; NULL: nothing is known */
+    char sts_trouble[BH_STS_TROUBLE_MAX], sts_announced[BH_STS_ID_MAX + 1];
     size_t host_count; /* of the domain that is explained */
     struct snapshot_host hosts[SNAPSHOT_HOSTS_MAX];
     size_t count;

@@ -47,6 +47,7 @@ struct route {
                                 the site */
     uint32_t host_count;
     uint32_t ttl_s; /* the least of all answers that made it */
+    int64_t made_unix_ms;
 };
 
 struct dest_info {

@@ -345,6 +345,7 @@ static void finish(struct tls_job *job)
     } else {
         etls_free_route(d->route);
         d->route = job->route;
+        d->route->made_unix_ms = engine_now(e).unix_ms;
         job->route = NULL;
         d->sts_unmet = false;
         keep_route(e, d);

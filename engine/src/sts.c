@@ -68,6 +68,19 @@ static void make_room(struct sts *sts)
     }
 }
 
+bool sts_peek(struct sts *sts, struct bh_slice domain, struct bh_sts_fact *fact,
+              struct bh_slice *announced)
+{
+    struct bh_map_node *node = bh_map_find(&sts->domains, domain);
+    const struct sts_domain *d = node != NULL ? BH_CONTAINER(node, struct sts_domain, node) : NULL;
+    if (d == NULL || !d->loaded) {
+        return false;
+    }
+    bh_sts_entry_fact(&d->entry, sts_now(sts), fact);
+    *announced = bh_slice(d->entry.announced, d->entry.announced_len);
+    return true;
+}
+
 static struct sts_domain *learn(struct sts *sts, struct bh_slice name)
 {
     struct bh_map_node *node = bh_map_find(&sts->domains, name);

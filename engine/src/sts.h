@@ -58,6 +58,12 @@ BH_MUST_USE enum bh_status sts_lookup(struct sts *sts, struct bh_slice domain, s
 BH_MUST_USE enum bh_status sts_refresh_before_bounce(struct sts *sts, struct bh_slice domain,
                                                      sts_fn *cb, void *ctx);
 
+/** What is known of a domain, without a look at anything: of what was looked up since the start.
+ * @param fact  borrowed until the next call of any kind
+ * @param announced  the id of its record, as last seen
+ * @return false: nothing */
+bool sts_peek(struct sts *sts, struct bh_slice domain, struct bh_sts_fact *fact,
+              struct bh_slice *announced);
 /** On the loop: renewals and what is past its time begin to be looked after. */
 void sts_start(struct sts *sts);
 /** The engine drains: nothing more is asked of the store, nor looked up anew. */

@@ -86,6 +86,23 @@ class Dane(Signed):
         self.send(daemon, "you@dane.test")
         self.delivered(partner, daemon)
 
+    def test_shown(self):
+        """`bhctl policy show`: the records that count, under which name, how old."""
+        partner = self.server()
+        record = tlsa(self.certificate[0])
+        world = self.zones(dane=self.usual(record, "0 1 1 " + "cd" * 32))
+        daemon = self.relay(world, "dane")
+        self.send(daemon, "you@dane.test")
+        self.delivered(partner, daemon)
+        (host,) = [row for row in daemon.ctl("policy", "show", "dane.test") if row["kind"] == "dane"]
+        self.assertEqual(("mx1.dane.test", "usable", "mx1.dane.test", "dns"),
+                         tuple(host[key] for key in ("host", "dane", "base", "origin")))  # fmt: skip
+        self.assertEqual([record.lower()], host["records"])
+        self.assertGreater(host["until_unix_ms"], host["looked_unix_ms"])
+        text = daemon.ctl_run("policy", "show", "dane.test", options=()).stdout
+        self.assertIn(record.lower(), text)
+        self.assertRegex(text, r"looked up +\d+ m?s ago")
+
     def test_auto_obeys_records(self):
         partner = self.server()
         world = self.zones(dane=self.usual(tlsa(self.certificate[0], 3, 0, 2)))

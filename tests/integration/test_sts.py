@@ -335,3 +335,65 @@ class Remembered(Sts):
         self.web.down()
         self.send(daemon)
         self.bank.wait_messages(1)
+
+
+class Shown(Sts):
+    """`bhctl policy show`: what is remembered, from where, how old."""
+
+    def shown(self, daemon, domain="bank.test"):
+        answer = daemon.ctl("policy", "show", domain)
+        (row,) = [row for row in answer if row["kind"] == "sts"]
+        return row, answer
+
+    def table(self, daemon, domain="bank.test"):
+        return daemon.ctl_run("policy", "show", domain, options=()).stdout
+
+    def test_running_and_down(self):
+        self.publish("1", policy(mx=["mx1.bank.test", "*.other.test"]))
+        daemon = self.start()
+        row, answer = self.shown(daemon)
+        self.assertEqual(("no", "unknown"), (row["stored"], row["origin"]))
+        self.assertEqual((0, True), (answer.end["hosts"], answer.end["live"]))
+        self.delivered(daemon)
+        (row,) = daemon.until(lambda rows: rows[0]["stored"] == "yes", "policy", "show", "you@Bank.test")[:1]
+        self.assertEqual(("enforce", True, "1"), (row["mode"], row["in_force"], row["policy_id"]))
+        self.assertEqual(["mx1.bank.test", "*.other.test"], row["mx"])
+        self.assertEqual(604800, row["max_age_s"])
+        self.assertEqual(604800000, row["expires_unix_ms"] - row["fetched_unix_ms"])
+        self.assertIn(row["origin"], ("fetched", "cache"))
+        hosts = [row for row in self.shown(daemon)[1] if row["kind"] == "dane"]
+        self.assertEqual([("mx1.bank.test", "not asked")],
+                         [(host["host"], host["dane"].replace("-", " ")) for host in hosts])  # fmt: skip
+        text = self.table(daemon)
+        self.assertRegex(text, r"MTA-STS  bank.test  mode enforce\n")
+        self.assertRegex(text, r"  fetched +\d+ s ago\n")
+        self.assertRegex(text, r"  ends +in 6 d")
+        self.assertRegex(text, r"(?m)^DANE +mx1.bank.test:\d+ ")
+        daemon.stop()
+        row, answer = self.shown(daemon)
+        self.assertEqual(("yes", "store", "enforce"), (row["stored"], row["origin"], row["mode"]))
+        self.assertEqual((0, False), (answer.end["hosts"], answer.end["live"]))
+        self.assertIn("known to the running engine alone", self.table(daemon))
+
+    def test_nothing_and_trouble(self):
+        self.publish("1", "no policy\r\n")
+        self.publish(None)
+        daemon = self.start()
+        self.delivered(daemon)
+        self.assertEqual(("no", "not-published"),
+                         tuple(self.shown(daemon)[0][key] for key in ("stored", "origin")))  # fmt: skip
+        self.assertIn("no policy is stored", self.table(daemon))
+        self.publish("2")
+        daemon.ctl("flush", "--all")
+        self.send(daemon)
+
+        def troubled(rows):
+            return rows[0].get("announced_id") == "2" and rows[0].get("trouble")
+
+        daemon.until(troubled, "policy", "show", "bank.test")
+        self.assertIn("trouble", self.table(daemon))
+
+    def test_usage(self):
+        daemon = self.start()
+        for words in (("policy",), ("policy", "show"), ("policy", "list", "bank.test")):
+            self.assertEqual(2, daemon.ctl_run(*words, options=()).returncode, words)

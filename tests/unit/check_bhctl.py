@@ -95,6 +95,13 @@ class Offline(unittest.TestCase):
         self.assertEqual(run("queue", "--path", self.path + "/none")[0], 3)
         self.assertEqual(run("hold", "--all", "--control", self.path + "/none")[0], 3)
 
+    def test_policy_show(self):
+        code, out, _ = self.ask("policy", "show", "bank.example")
+        self.assertEqual(code, 0)
+        self.assertIn("MTA-STS  bank.example  no policy is stored\n", out)
+        self.assertIn("known to the running engine alone", out)
+        self.assertEqual(self.ask("policy", "bank.example")[0], 2)
+
     def test_explain(self):
         file = pathlib.Path(self.path, "good.conf")
         file.write_text("connector partner-bank { domains bank.example\n state held\n"

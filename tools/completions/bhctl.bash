@@ -2,7 +2,7 @@
 _bhctl()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
-    local verbs="status queue list show why connectors explain check verify audit flush hold release
+    local verbs="status queue list show why connectors explain check verify audit policy flush hold release
         cancel bounce requeue pause resume reload jobs probe submit hash-password help"
     local options="--json --offline --path --config --control --id --destination --connector
         --sender --from --recipient --age --state --all --reason --until --dry-run --plan --allow-weaken
@@ -11,6 +11,10 @@ _bhctl()
     case $prev in
     --require)
         mapfile -t COMPREPLY < <(compgen -W "tls authenticated" -- "$cur")
+        return
+        ;;
+    policy)
+        mapfile -t COMPREPLY < <(compgen -W "show" -- "$cur")
         return
         ;;
     --path | --events)

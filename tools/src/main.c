@@ -11,7 +11,7 @@
 
 #define WATCH_SECONDS 2
 
-enum word { WORDS_NONE, WORDS_IDS, WORDS_ADDRESS, WORDS_NAME, WORDS_DOMAIN };
+enum word { WORDS_NONE, WORDS_IDS, WORDS_ADDRESS, WORDS_NAME, WORDS_DOMAIN, WORDS_SHOW };
 
 static const struct {
     enum bh_control_verb verb;
@@ -33,6 +33,8 @@ static const struct {
     {BH_VERB_AUDIT, WORDS_NONE,
      "[--connector NAME] [--since WHEN] [--until WHEN] [--require tls|authenticated]",
      "what was delivered in clear or unauthenticated, and is the ledger whole"},
+    {BH_VERB_POLICY, WORDS_SHOW, "show DOMAIN|ADDRESS",
+     "what is remembered of MTA-STS and DANE there, from where, and how old it is"},
     {BH_VERB_FLUSH, WORDS_NONE, "SELECTION", "try what is queued now, paced; lifts no hold"},
     {BH_VERB_HOLD, WORDS_NONE, "SELECTION [--reason TEXT] [--until WHEN] [--dry-run]",
      "keep mail from leaving"},
@@ -285,6 +287,15 @@ static int take_words(struct options *o, enum word kind)
             add_id(o->args, o->words[i]);
         }
         return 0;
+    }
+    if (kind == WORDS_SHOW) {
+        if (o->words_count == 0 || strcmp(o->words[0], "show") != 0) {
+            return wrong("there is only `policy show DOMAIN', not",
+                         o->words_count > 0 ? o->words[0] : "");
+        }
+        o->words++;
+        o->words_count--;
+        kind = WORDS_ADDRESS;
     }
     const int most = kind == WORDS_NONE ? 0 : 1;
     if (o->words_count > most) {

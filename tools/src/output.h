@@ -45,6 +45,8 @@ void render_audit_row(struct output *out, const json_t *row);
 void render_audit_end(struct output *out, const json_t *end);
 void render_probe_row(struct output *out, const json_t *row);
 void render_probe_end(struct output *out, const json_t *end);
+void render_policy_row(const struct output *out, const json_t *row);
+void render_policy_end(const json_t *end);
 void render_partner_row(struct output *out, const json_t *row);
 void render_event(struct output *out, const json_t *row);
 

@@ -304,6 +304,9 @@ void render_row(struct output *out, const json_t *row)
     case BH_VERB_PROBE:
         render_probe_row(out, row);
         return;
+    case BH_VERB_POLICY:
+        render_policy_row(out, row);
+        return;
     case BH_VERB_RELOAD:
         render_reload_row(out, row);
         return;
@@ -361,6 +364,9 @@ void render_end(struct output *out, const json_t *end, bool running)
         return;
     case BH_VERB_PROBE:
         render_probe_end(out, end);
+        return;
+    case BH_VERB_POLICY:
+        render_policy_end(end);
         return;
     case BH_VERB_RELOAD:
         render_reload_end(out, end);

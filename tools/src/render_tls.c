@@ -173,6 +173,115 @@ void render_probe_end(struct output *out, const json_t *end)
     }
 }
 
+/* ---- policy show ---- */
+
+/* "3 h 10 m ago", or "in 6 d". */
+static const char *when(const struct output *out, int64_t unix_ms, char text[TEXT_TIME])
+{
+    char span[TEXT_TIME];
+    const int64_t ago = out->now_unix_ms - unix_ms;
+    snprintf(text, TEXT_TIME, ago >= 0 ? "%.30s ago" : "in %.30s",
+             text_span(ago >= 0 ? ago : -ago, span));
+    return text;
+}
+
+static void time_line(const struct output *out, const json_t *row, const char *key,
+                      const char *label)
+{
+    char text[TEXT_TIME];
+    const int64_t at = row_number(row, key);
+    if (at != 0) {
+        printf("  %-10s %s\n", label, when(out, at, text));
+    }
+}
+
+static void list_line(const json_t *list, const char *label)
+{
+    size_t i;
+    const json_t *one;
+    json_array_foreach(list, i, one)
+    {
+        printf("  %-10s ", i == 0 ? label : "");
+        put_safe(stdout, json_string_value(one));
+        printf("\n");
+    }
+}
+
+static void text_line(const json_t *row, const char *key, const char *label)
+{
+    if (row_text(row, key)[0] != 0) {
+        printf("  %-10s ", label);
+        put_safe(stdout, row_text(row, key));
+        printf("\n");
+    }
+}
+
+static void policy_sts(const struct output *out, const json_t *row)
+{
+    const bool stored = strcmp(row_text(row, "stored"), "yes") == 0;
+    printf("MTA-STS  ");
+    put_safe(stdout, row_text(row, "domain"));
+    if (stored) {
+        printf("  mode %s%s", row_text(row, "mode"),
+               row_flag(row, "in_force") ? "" : ", past its time: not in force");
+    } else if (strcmp(row_text(row, "stored"), "unreadable") == 0) {
+        printf("  what is stored can't be read");
+    } else {
+        printf("  no policy is stored");
+    }
+    printf("\n");
+    text_line(row, "origin", "origin");
+    text_line(row, "policy_id", "id");
+    if (strcmp(row_text(row, "announced_id"), row_text(row, "policy_id")) != 0) {
+        text_line(row, "announced_id", "announced");
+    }
+    list_line(json_object_get(row, "mx"), "mx");
+    time_line(out, row, "fetched_unix_ms", "fetched");
+    time_line(out, row, "checked_unix_ms", "seen");
+    time_line(out, row, "used_unix_ms", "asked for");
+    time_line(out, row, "expires_unix_ms", "ends");
+    time_line(out, row, "failed_unix_ms", "failed");
+    text_line(row, "trouble", "trouble");
+}
+
+static void policy_dane(const struct output *out, const json_t *row)
+{
+    const json_t *records = json_object_get(row, "records");
+    const int64_t more = row_number(row, "records_count") - (int64_t)json_array_size(records);
+    printf("DANE     ");
+    put_safe(stdout, row_text(row, "host"));
+    printf(":%" PRId64 "  %s  (connector ", row_number(row, "port"), row_text(row, "dane"));
+    put_safe(stdout, row_text(row, "connector"));
+    printf(")\n");
+    text_line(row, "base", "base");
+    list_line(records, "records");
+    if (more > 0) {
+        printf("  %-10s and %" PRId64 " more\n", "", more);
+    }
+    text_line(row, "origin", "origin");
+    time_line(out, row, "looked_unix_ms", "looked up");
+    time_line(out, row, "until_unix_ms", "holds");
+}
+
+void render_policy_row(const struct output *out, const json_t *row)
+{
+    if (strcmp(row_text(row, "kind"), "sts") == 0) {
+        policy_sts(out, row);
+    } else {
+        policy_dane(out, row);
+    }
+}
+
+void render_policy_end(const json_t *end)
+{
+    if (row_number(end, "hosts") == 0) {
+        printf("DANE     %s\n",
+               row_flag(end, "live")
+                   ? "the way to its hosts is not known: no mail for it lately (bhctl probe looks)"
+                   : "known to the running engine alone");
+    }
+}
+
 /* ---- the matrix ---- */
 
 /* RFC 4180: quoted where it has to be. */

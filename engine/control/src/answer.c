@@ -14,6 +14,7 @@ void bh_control_dispatch(const struct bh_control_ops *ops, void *ctx,
     case BH_VERB_EXPLAIN:
     case BH_VERB_VERIFY:
     case BH_VERB_AUDIT:
+    case BH_VERB_POLICY:
         ops->view(ctx, request, reply);
         return;
     case BH_VERB_FLUSH:

@@ -83,6 +83,7 @@ static const struct {
     [BH_VERB_AUDIT] = {"audit",
                        BIT(ARG_CONNECTOR) | BIT(ARG_SINCE) | BIT(ARG_UNTIL) | BIT(ARG_REQUIRE), 0,
                        true, false},
+    [BH_VERB_POLICY] = {"policy", BIT(ARG_ADDRESS), BIT(ARG_ADDRESS), true, false},
     [BH_VERB_FLUSH] = {"flush", SELECTION, 0, false, true},
     [BH_VERB_HOLD] = {"hold", SELECTION | BIT(ARG_REASON) | BIT(ARG_UNTIL) | BIT(ARG_DRY_RUN), 0,
                       false, true},

@@ -236,6 +236,8 @@ static enum bh_status step(struct bh_view *v, struct bh_kv_txn *txn)
         return view_verify_step(v, txn);
     case BH_VERB_AUDIT:
         return view_audit_step(v, txn);
+    case BH_VERB_POLICY:
+        return view_policy_step(v, txn);
     default:
         return BH_EINVAL;
     }

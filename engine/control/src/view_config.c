@@ -131,10 +131,9 @@ enum bh_status view_connectors_step(struct bh_view *v, struct bh_kv_txn *txn)
 
 /* ---- explain ---- */
 
-/* The domain as the queue keys it: lower case, no dot at its end. */
-static struct bh_slice key_domain(struct bh_slice address, char storage[BH_DOMAIN_MAX])
+struct bh_slice view_key_domain(struct bh_slice domain, char storage[BH_DOMAIN_MAX])
 {
-    struct bh_slice domain = bh_slice_take(bh_address_domain(address), BH_DOMAIN_MAX);
+    domain = bh_slice_take(domain, BH_DOMAIN_MAX);
     for (size_t i = 0; i < domain.len; i++) {
         storage[i] = bh_lower(domain.ptr[i]);
     }
@@ -209,7 +208,7 @@ static void put_hosts(struct bh_view *v)
 enum bh_status view_explain_step(struct bh_view *v, struct bh_kv_txn *txn)
 {
     char storage[BH_DOMAIN_MAX];
-    const struct bh_slice domain = key_domain(v->request.address, storage);
+    const struct bh_slice domain = view_key_domain(bh_address_domain(v->request.address), storage);
     struct bh_match match;
     const enum bh_status status =
         bh_config_match(v->config, domain, v->request.sender, v->request.size, NULL, NULL, &match);

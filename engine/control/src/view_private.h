@@ -135,6 +135,9 @@ void view_route(struct bh_json *j, const struct bh_connector *c);
 /** Rows of hosts whose TLS got worse, a slice a step. @return BH_MORE until all were looked at */
 enum bh_status view_postures_step(struct bh_view *v, struct bh_kv_txn *txn);
 enum bh_status view_matrix_step(struct bh_view *v, struct bh_kv_txn *txn);
+enum bh_status view_policy_step(struct bh_view *v, struct bh_kv_txn *txn);
+/** The domain of an address as the queue keys it: lower case, no dot at its end. */
+struct bh_slice view_key_domain(struct bh_slice domain, char storage[BH_DOMAIN_MAX]);
 enum bh_status view_verify_step(struct bh_view *v, struct bh_kv_txn *txn);
 enum bh_status view_connectors_step(struct bh_view *v, struct bh_kv_txn *txn);
 enum bh_status view_explain_step(struct bh_view *v, struct bh_kv_txn *txn);

@@ -30,6 +30,7 @@ enum bh_control_verb {
     BH_VERB_EXPLAIN,
     BH_VERB_VERIFY,
     BH_VERB_AUDIT,
+    BH_VERB_POLICY,
     /* Actions: carried out by the daemon. */
     BH_VERB_FLUSH,
     BH_VERB_HOLD,
@@ -70,7 +71,7 @@ struct bh_control_request {
     bool allow_weaken;       /* reload: a lower TLS demand is meant */
     bool content;            /* show: the content too */
     bool matrix;             /* connectors: one row for each domain of their address spaces */
-    struct bh_slice address; /* explain; probe: an address or a domain */
+    struct bh_slice address; /* explain; probe, policy: an address or a domain */
     struct bh_slice name;    /* connectors NAME */
     struct bh_slice sender;  /* explain: for which sender; empty: <> is not meant, but any;
                                 probe: of MAIL */

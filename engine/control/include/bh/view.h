@@ -50,6 +50,20 @@ struct bh_live_host {
     struct bh_slice weakened; /* what it publishes that the connector's mode does not ask for */
     struct bh_slice lifted;   /* what a message with TLS-Required: No is held to instead; empty */
     bool route_proven;
+    /* Of policy: the TLSA records that count, and how old that is. */
+    struct bh_slice base;           /* the name that they stand under; empty: none counts */
+    const struct bh_slice *records; /* "3 1 1 ab34..." */
+    size_t records_count;           /* given here */
+    uint64_t records_all;
+    int64_t looked_unix_ms; /* when the way to the domain was last made */
+    int64_t until_unix_ms;  /* and for how long it holds */
+};
+
+/* What the engine knows of a domain's MTA-STS policy beside what is stored. */
+struct bh_live_sts {
+    struct bh_slice origin;    /* "cache", "not-published" ... */
+    struct bh_slice announced; /* the id of the record, as last seen; may be empty */
+    struct bh_slice trouble;   /* why it could not be looked up or renewed; may be empty */
 };
 
 /* Filled by the daemon from its snapshots; slices live until the next call. Each callback may be
@@ -59,8 +73,10 @@ struct bh_live {
     bool (*engine)(void *ctx, struct bh_live_engine *engine);
     bool (*destination)(void *ctx, uint32_t id, struct bh_live_destination *destination);
     bool (*connector)(void *ctx, struct bh_slice name, struct bh_live_connector *connector);
-    /** The hosts of the domain that is explained, as last looked up. */
+    /** The hosts of the domain that is explained or asked about, as last looked up. */
     bool (*host)(void *ctx, size_t index, struct bh_live_host *host);
+    /** What is in force of MTA-STS for the domain that is asked about. */
+    bool (*sts)(void *ctx, struct bh_live_sts *sts);
 };
 
 struct bh_view_options {
