@@ -1,4 +1,8 @@
-"""Real programs on the other side: Postfix, Exim and OpenSMTPD take our mail, and Postfix sends it."""
+"""Real programs on the other side: Postfix, Exim and OpenSMTPD take our mail, refuse it, defer it and
+report on it, and Postfix sends it."""
+import email
+import email.policy
+
 from harness import Case, tag
 from support.peers import Exim, OpenSmtpd, Postfix, why_not
 from support.senders import message
@@ -58,3 +62,92 @@ class Senders(Case):
         partner.wait_messages(10)
         self.assertEqual(sorted(f"r{i}@bank.test" for i in range(10)), partner.addresses())
         daemon.wait_empty()
+
+
+@tag("peers")
+class Neighbours(Case):
+    """Each partner by its own connector: Exim takes bank.test, Postfix takes us.test, which is where
+    reports go; what both let through is seen by a partner."""
+
+    def setUp(self):
+        super().setUp()
+        for name in ("exim", "postfix"):
+            if why_not(name):
+                self.skipTest(why_not(name))
+        self.last = self.partner(name="last.test")
+        self.exim = Exim(self.path("exim"), self.last.address)
+        self.postfix = Postfix(self.path("postfix"), self.last.address)
+
+    def begin(self):
+        for peer in (self.exim, self.postfix):
+            self.addCleanup(peer.stop)
+            peer.start()
+        return self.daemon("\n".join(
+            f"connector {name} {{ domains {domain}; smarthosts [ [127.0.0.1]:{peer.address[1]} ] }}"
+            for name, domain, peer in (("bank", "bank.test", self.exim), ("ours", "us.test", self.postfix))
+        ))  # fmt: skip
+
+    def report(self, arrived=1):
+        """The report among what arrived, as a mail program reads it."""
+        self.last.wait_messages(arrived)
+        (got,) = [m for m in self.last.messages if m.sender == ""]
+        return got, email.message_from_bytes(got.content, policy=email.policy.default)
+
+    def fields(self, report):
+        return [dict(block.items()) for block in list(report.iter_parts())[1].get_payload()]
+
+    def test_each_connector_has_its_partner(self):
+        daemon = self.begin()
+        self.send(daemon, ["you@bank.test", "me@us.test"])
+        self.last.wait_messages(2)
+        by = {m.addresses[0]: m.content.decode("latin-1") for m in self.last.messages}
+        self.assertIn("by exim.test", by["you@bank.test"])
+        self.assertIn("by postfix.test", by["me@us.test"])
+        daemon.wait_empty()
+
+    def test_a_refusal_is_reported(self):
+        self.exim.rcpt_acl = """deny local_parts = gone
+       message = no such \\"user\\" here
+  accept"""
+        daemon = self.begin()
+        self.send(daemon, ["gone@bank.test", "you@bank.test"], sender="me@us.test", options=["ENVID=QQ1"])
+        got, report = self.report(arrived=2)
+        self.assertEqual(["me@us.test"], got.addresses)
+        self.assertEqual("multipart/report", report.get_content_type())
+        whole, one = self.fields(report)
+        self.assertEqual("QQ1", whole["Original-Envelope-Id"])
+        self.assertEqual("failed", one["Action"])
+        self.assertIn("gone@bank.test", one["Final-Recipient"])
+        self.assertIn("550", one["Diagnostic-Code"])
+        self.assertIn("no such", one["Diagnostic-Code"])
+        daemon.wait_empty()
+
+    def test_what_is_deferred_comes_later(self):
+        opened = self.path("open")
+        self.exim.rcpt_acl = f"""defer condition = ${{if exists{{{opened}}}{{no}}{{yes}}}}
+        message = come back later
+  accept"""
+        daemon = self.begin()
+        self.send(daemon, "you@bank.test")
+        row = daemon.until(lambda rows: rows and rows[0]["attempts"] > 0, "list")[0]
+        self.assertIn("come back later", row["last"]["text"])
+        with open(opened, "w", encoding="ascii"):
+            pass
+        daemon.ctl("flush", "--destination", "bank.test")
+        self.last.wait_messages(1)
+        daemon.wait_empty()
+
+    def test_notify_goes_on_to_who_can_report(self):
+        """Postfix offers DSN, so that success is its to report, and we say nothing. What is behind it
+        offers none."""
+        self.last.extensions.remove("DSN")
+        daemon = self.begin()
+        self.send(daemon, "you@us.test", sender="me@us.test", options=["ENVID=QQ2", "RET=HDRS"],
+                  rcpt_options=["NOTIFY=SUCCESS", "ORCPT=rfc822;first@us.test"])  # fmt: skip
+        _, report = self.report(arrived=2)
+        whole, one = self.fields(report)
+        self.assertIn("postfix.test", whole["Reporting-MTA"])
+        self.assertEqual("QQ2", whole["Original-Envelope-Id"])
+        self.assertIn("first@us.test", one["Original-Recipient"])
+        daemon.wait_empty()
+        self.assertEqual(2, len(self.last.messages))

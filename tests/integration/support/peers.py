@@ -175,6 +175,7 @@ postlog unix-dgram n - n - 1 postlogd
 
 class Exim(Peer):
     name = "exim"
+    rcpt_acl = "accept"  # what is said to RCPT; a test may replace it before start()
 
     def run(self):
         host, port = self.relay
@@ -193,7 +194,7 @@ disable_ipv6 = true
 tls_advertise_hosts =
 host_lookup =
 rfc1413_hosts =
-acl_smtp_rcpt = accept_all
+acl_smtp_rcpt = check_rcpt
 acl_smtp_data = accept_all
 never_users =
 deliver_drop_privilege = true
@@ -202,6 +203,8 @@ chunking_advertise_hosts = *
 smtp_accept_max_per_connection = 0
 smtp_accept_queue_per_connection = 0
 begin acl
+check_rcpt:
+  {self.rcpt_acl}
 accept_all:
   accept
 begin routers
