@@ -1,6 +1,7 @@
 #include "engine_internal.h"
 #include "probe.h"
 
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -556,6 +557,7 @@ static void *run(void *arg)
     edest_scan_fresh(e);
     uv_timer_start(&e->wake_timer, on_wake_timer, 0, WAKE_SCAN_MS);
     uv_run(&e->loop, UV_RUN_DEFAULT);
+    OPENSSL_thread_stop(); /* as workers do */
     return NULL;
 }
 

@@ -1,5 +1,6 @@
 #include "worker.h"
 
+#include <openssl/crypto.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -543,6 +544,9 @@ static void *run(void *arg)
     bh_delivery_worker_destroy(w->delivery);
     bh_tls_worker_destroy(w->tls);
     uv_loop_close(&w->loop);
+    /* Its random source of this thread. The library would free it by a key's destructor, which
+     * finds it gone if the C library has cleared the thread's keys in another order. */
+    OPENSSL_thread_stop();
     return NULL;
 }
 
