@@ -14,6 +14,7 @@ const char bh_schema_builtin[] =
     "  connections 500\n" /* 3.3 */
     "  min-rate 500\n"    /* 3.2: octets a second */
     "  log info\n"
+    "  sandbox on; sandbox-read none; core-dumps no\n"
     "  mta-sts { ca-file system; port 443; fetch-timeout 1m }\n" /* RFC 8461 section 3.3 */
     "}\n"
     "queue {\n"

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "bh/config.h"
+#include "bh/unreadable.h"
 
 #define FILE_MAX ((off_t)16 << 20)
 
@@ -105,8 +106,22 @@ static enum bh_status posix_exists(void *ctx, const char *path)
     return errno == ENOENT || errno == ENOTDIR ? BH_ENOTFOUND : BH_EIO;
 }
 
+_Static_assert(BH_CONFIG_WHY_MAX >= BH_UNREADABLE_MAX, "the words have room");
+
+/* Tried again, for its errno: what the first try met is not told by read. */
+static const char *posix_why(void *ctx, const char *path, char text[BH_CONFIG_WHY_MAX])
+{
+    (void)ctx;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        return bh_unreadable(path, errno, text);
+    }
+    close(fd);
+    return "not a regular file, or it cannot be read";
+}
+
 struct bh_config_reader bh_config_reader_posix(void)
 {
     return (struct bh_config_reader){
-        .read = posix_read, .glob = posix_glob, .exists = posix_exists};
+        .read = posix_read, .glob = posix_glob, .exists = posix_exists, .why = posix_why};
 }

@@ -71,6 +71,10 @@ static const struct bh_choice logs[] = {{"error", BH_LOG_SET_ERROR},
                                         {"info", BH_LOG_SET_INFO},
                                         {"debug", BH_LOG_SET_DEBUG},
                                         {NULL, 0}};
+static const struct bh_choice sandboxes[] = {{"off", BH_SANDBOX_SET_OFF},
+                                             {"on", BH_SANDBOX_SET_ON},
+                                             {"required", BH_SANDBOX_SET_REQUIRED},
+                                             {NULL, 0}};
 static const struct bh_choice listen_tls[] = {{"off", BH_LISTEN_TLS_OFF},
                                               {"starttls", BH_LISTEN_TLS_STARTTLS},
                                               {"implicit", BH_LISTEN_TLS_IMPLICIT},
@@ -136,6 +140,9 @@ static const struct bh_setting engine_rows[] = {
     COUNT("connections", E(connections), 1, MILLION, NULL),
     SIZE("min-rate", E(min_rate), 0, MEGA, "none"),
     PICK("log", E(log), logs, 0),
+    PICK("sandbox", E(sandbox), sandboxes, 0),
+    PLAIN("sandbox-read", BH_KIND_PATHS, E(sandbox_read), 0, "none"),
+    BOOL("core-dumps", E(core_dumps)),
     NEST("mta-sts", E(mta_sts), &mta_sts_block, 0),
 };
 const struct bh_block bh_schema_engine = ROWS("engine", engine_rows, bh_engine_config);

@@ -414,9 +414,13 @@ static void parse_path(struct bh_config_tree *tree, const char *path,
     struct bh_slice text = BH_EMPTY;
     const enum bh_status status = tree->reader->read(tree->reader->ctx, path, tree->arena, &text);
     if (status != BH_OK) {
+        char words[BH_CONFIG_WHY_MAX];
+        const bool told_why = status == BH_EIO && tree->reader->why != NULL;
         tree->no_memory |= status == BH_ENOMEM;
         bh_config_errors_add(tree->errors, BH_CONFIG_ERROR, told, line, column, "%.*s: %s",
-                             BH_FMT(bh_slice_take(file->name, 256)), why(status));
+                             BH_FMT(bh_slice_take(file->name, 256)),
+                             told_why ? tree->reader->why(tree->reader->ctx, path, words)
+                                      : why(status));
         return;
     }
     if (bh_slice_starts(text, BH_LIT("\xEF\xBB\xBF"))) {

@@ -1,7 +1,7 @@
 #include "daemon.h"
 
-#include "bh/secrets.h"
 #include "bh/tls.h"
+#include "confine.h"
 
 #include <idn2.h>
 #include <stdlib.h>
@@ -49,31 +49,11 @@ static bool to_ascii(void *ctx, struct bh_slice name, char out[256])
     return good;
 }
 
-/* A secret may come later, so it is no error; but say at once that mail will wait for it. */
-static void check_secret(const struct bh_connector *c, struct bh_config_errors *errors)
-{
-    const struct bh_slice path =
-        c->auth.mech == BH_AUTH_XOAUTH2 ? c->auth.token_file : c->auth.password_file;
-    char storage[256];
-    struct bh_buf reason = bh_buf(storage, sizeof(storage));
-    if (c->auth.mech == BH_AUTH_NONE || path.len == 0) {
-        return;
-    }
-    const enum bh_status status = bh_secret_check(path, &reason);
-    if (status == BH_ELIMIT) {
-        bh_config_errors_add(errors, BH_CONFIG_WARNING, c->file, c->line, 1, "%.*s",
-                             BH_FMT(bh_buf_slice(&reason)));
-    } else if (status != BH_OK) {
-        bh_config_errors_add(errors, BH_CONFIG_WARNING, c->file, c->line, 1,
-                             "%.*s; until it is readable the mail of connector %.*s waits",
-                             BH_FMT(bh_buf_slice(&reason)), BH_FMT(c->name));
-    }
-}
-
-enum bh_status daemon_load_config(const char *path, uint64_t generation,
+enum bh_status daemon_load_config(const char *path, uint64_t generation, struct bh_sandbox *sandbox,
                                   const struct bh_config **config, struct bh_config_errors *errors)
 {
     struct bh_config_reader reader = bh_config_reader_posix();
+    reader = confine_reader(&reader, sandbox);
     char hostname[256];
     reader.to_ascii = to_ascii;
     if (gethostname(hostname, sizeof(hostname)) == 0) {
@@ -88,9 +68,6 @@ enum bh_status daemon_load_config(const char *path, uint64_t generation,
     if (!bh_config_check_supported(parsed, abilities, errors)) {
         bh_config_unref(parsed);
         return BH_EINVAL;
-    }
-    for (size_t i = 0; i < parsed->connectors_count; i++) {
-        check_secret(&parsed->connectors[i], errors);
     }
     *config = parsed;
     return BH_OK;

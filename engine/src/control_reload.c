@@ -8,6 +8,7 @@
 
 #include "bh/assert.h"
 #include "bh/log.h"
+#include "config_files.h"
 
 #define REBIND_ROWS 200
 #define TOUCHED_MAX 200 /* destinations told one by one */
@@ -340,10 +341,14 @@ void control_op_reload(void *ctx, const struct bh_control_request *request,
     struct control_server *server = ctx;
     struct bh_config_errors errors;
     bh_config_errors_init(&errors);
-    const enum bh_status status = daemon_load_config(
-        server->daemon->config_path, server->generation + 1, &reply->next_config, &errors);
+    enum bh_status status = daemon_load_config(server->daemon->config_path, server->generation + 1,
+                                               NULL, &reply->next_config, &errors);
     if (status == BH_OK) {
+        config_files_check(reply->next_config, &errors);
         daemon_check_listeners(reply->next_config, &errors);
+        if (errors.errors > 0) {
+            status = BH_EINVAL;
+        }
     }
     error_rows(reply, &errors);
     const size_t count = errors.errors;

@@ -8,6 +8,7 @@
 #include "bh/intake.h"
 #include "bh/kv_lmdb.h"
 #include "bh/resolver.h"
+#include "bh/sandbox.h"
 #include "bh/suspects.h"
 #include "engine.h"
 
@@ -34,6 +35,7 @@ struct daemon {
     uv_timer_t drain_timer;
     char *config_path;
     struct config_cell cell;
+    struct bh_sandbox *sandbox; /* until it is entered */
     struct bh_kv *kv;
     struct bh_queue *queue;
     struct bh_inflight *inflight;
@@ -75,8 +77,12 @@ void daemon_set_paused(struct daemon *d, bool paused);
 void daemon_stop(struct daemon *d, const char *why);
 
 /* config_load.c */
-/** Parse and check the file, with what this engine can do. @return BH_OK or BH_EINVAL, BH_ENOMEM */
+/** Parse and check the file, with what this engine can do; whether the files it names can be read
+ * is asked by config_files_check, as the user that is to read them.
+ * @param sandbox  NULL, or what is to allow reading the configuration again
+ * @return BH_OK or BH_EINVAL, BH_ENOMEM */
 BH_MUST_USE enum bh_status daemon_load_config(const char *path, uint64_t generation,
+                                              struct bh_sandbox *sandbox,
                                               const struct bh_config **config,
                                               struct bh_config_errors *errors);
 /** Warn of certificates and keys of listeners that cannot be loaded: after a reload these go on

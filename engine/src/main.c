@@ -1,24 +1,21 @@
 /* main.c - the daemon: options, start in an order that fails early and clean, and the end.
  *
- *  1. configuration, listeners (the ports may need root), then privileges are dropped
+ *  1. configuration, listeners (the ports may need root), folders; then privileges are dropped, and
+ *     what is left is confined (sandbox), while there is one thread
  *  2. the queue: one process, no network file system; half-received messages go, who was in flight
  *     is marked
  *  3. store threads, engine, workers; READY
  *  4. SIGTERM: no new mail, sessions end after their transaction, outcomes are committed, within
  *     the drain timeout */
-#define _DEFAULT_SOURCE /* setgroups */
 #include "daemon.h"
 
 #include <errno.h>
 #include <getopt.h>
-#include <grp.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,8 +23,11 @@
 #include "bh/decision.h"
 #include "bh/log.h"
 #include "bh/queue_id.h"
+#include "config_files.h"
+#include "confine.h"
 #include "control_server.h"
 #include "life.h"
+#include "privileges.h"
 #include "receiving.h"
 #include "sd_notify.h"
 
@@ -308,7 +308,8 @@ static bool load_first_config(struct daemon *d)
     struct bh_config_errors errors;
     const struct bh_config *config = NULL;
     bh_config_errors_init(&errors);
-    const enum bh_status status = daemon_load_config(d->config_path, 1, &config, &errors);
+    const enum bh_status status =
+        daemon_load_config(d->config_path, 1, d->sandbox, &config, &errors);
     print_errors(&errors);
     if (status == BH_ENOMEM) {
         fprintf(stderr, "%s: no memory\n", d->config_path);
@@ -384,43 +385,28 @@ static bool bind_listeners(struct daemon *d, const struct bh_config *config)
     return true;
 }
 
-static bool drop_privileges(const struct bh_config *config)
+/* Nobody else's now; and whatever is read from here on is read as this user. */
+static bool drop_privileges(struct daemon *d, const struct bh_config *config)
 {
-    char name[256];
-    const struct bh_slice user = config->engine.user;
-    const struct bh_slice group = config->engine.group;
-    if (geteuid() != 0 || user.len == 0) {
-        return true;
-    }
-    snprintf(name, sizeof(name), "%.*s", BH_FMT(user));
-    const struct passwd *pw = getpwnam(name);
-    if (pw == NULL) {
-        fprintf(stderr, "engine user: no such user '%s'\n", name);
+    struct privileges privileges;
+    struct bh_config_errors errors;
+    struct bh_sandbox *sandbox = d->sandbox;
+    d->sandbox = NULL;
+    if (!privileges_find(config, &privileges) || !privileges_folders(config, &privileges) ||
+        !privileges_drop(&privileges, config->engine.core_dumps)) {
+        bh_sandbox_destroy(sandbox);
         return false;
     }
-    const uid_t uid = pw->pw_uid;
-    gid_t gid = pw->pw_gid;
-    if (group.len > 0) {
-        snprintf(name, sizeof(name), "%.*s", BH_FMT(group));
-        const struct group *gr = getgrnam(name);
-        if (gr == NULL) {
-            fprintf(stderr, "engine group: no such group '%s'\n", name);
-            return false;
-        }
-        gid = gr->gr_gid;
-    }
-    /* The queue's folder may have to be made by root, for them. */
-    char path[4096];
-    snprintf(path, sizeof(path), "%.*s", BH_FMT(config->queue.path));
-    if (mkdir(path, 0700) == 0 && chown(path, uid, gid) != 0) {
-        fprintf(stderr, "%s: cannot give it to its user: %s\n", path, strerror(errno));
+    bh_config_errors_init(&errors);
+    config_files_check(config, &errors);
+    print_errors(&errors);
+    const bool readable = errors.errors == 0;
+    bh_config_errors_fini(&errors);
+    if (!readable) {
+        bh_sandbox_destroy(sandbox);
         return false;
     }
-    if (setgroups(0, NULL) != 0 || setgid(gid) != 0 || setuid(uid) != 0 || setuid(0) == 0) {
-        fprintf(stderr, "cannot become user %.*s: %s\n", BH_FMT(user), strerror(errno));
-        return false;
-    }
-    return true;
+    return confine(sandbox, config);
 }
 
 static bool open_queue(struct daemon *d, const struct bh_config *config)
@@ -717,7 +703,7 @@ static bool start(struct daemon *d)
                                                              : BH_LOG_DEBUG);
     d->worker_count = count_workers(config);
     raise_descriptors();
-    bool ok = init_loop(d) && bind_listeners(d, config) && drop_privileges(config) &&
+    bool ok = init_loop(d) && bind_listeners(d, config) && drop_privileges(d, config) &&
               open_queue(d, config) && open_event_log(d, config); /* the queue's lock first */
     if (ok) {
         const enum bh_status status = recover(d, config);
@@ -756,6 +742,28 @@ static void close_handle(uv_handle_t *handle, void *arg)
     if (!uv_is_closing(handle)) {
         uv_close(handle, NULL);
     }
+}
+
+/* --check: as the user that would run, where we are root. */
+static int check_files(struct daemon *d)
+{
+    const struct bh_config *config = get_config(d);
+    struct privileges privileges;
+    struct bh_config_errors errors;
+    bh_config_errors_init(&errors);
+    bool good = privileges_find(config, &privileges) &&
+                (!privileges.change || privileges_drop(&privileges, true));
+    if (good) {
+        config_files_check(config, &errors);
+        print_errors(&errors);
+        good = errors.errors == 0;
+    }
+    bh_config_errors_fini(&errors);
+    bh_config_unref(config);
+    if (good) {
+        puts("the configuration is good");
+    }
+    return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 static void usage(FILE *out)
@@ -805,12 +813,12 @@ int main(int argc, char **argv)
     }
     d.config_path = strdup(path);
     d.started_unix_ms = wall_ms();
+    d.sandbox = bh_sandbox_create();
     if (d.config_path == NULL || !load_first_config(&d)) {
         return EXIT_FAILURE;
     }
     if (check) {
-        puts("the configuration is good");
-        return EXIT_SUCCESS;
+        return check_files(&d);
     }
     if (!start(&d)) {
         event_log_destroy(d.events); /* Its thread must not see the end of the process. */

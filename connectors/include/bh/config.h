@@ -7,6 +7,8 @@
 #include "bh/connector.h"
 #include "bh/map.h"
 
+#define BH_CONFIG_WHY_MAX 512
+
 /** Where files come from. bh_config_reader_posix is the one for real files. */
 struct bh_config_reader {
     void *ctx;
@@ -21,6 +23,9 @@ struct bh_config_reader {
                            struct bh_names *paths);
     /** Is there such a file? @return BH_OK, BH_ENOTFOUND, or BH_EIO when that cannot be told */
     enum bh_status (*exists)(void *ctx, const char *path);
+    /** Why a file cannot be read, for BH_EIO of read; NULL: only that it cannot.
+     * @return text, NUL-terminated */
+    const char *(*why)(void *ctx, const char *path, char text[BH_CONFIG_WHY_MAX]);
     /** A U-label name as a lower-case A-label name, NUL-terminated; @return false if it can't be
      * one. NULL: names outside ASCII are refused. */
     bool (*to_ascii)(void *ctx, struct bh_slice name, char out[256]);
@@ -35,6 +40,8 @@ struct bh_config_reader bh_config_reader_posix(void);
 enum bh_dead_letter { BH_DEAD_LETTER_HOLD, BH_DEAD_LETTER_POSTMASTER };
 /** How the delivery ledger names recipients. */
 enum bh_ledger_recipients { BH_LEDGER_ADDRESS, BH_LEDGER_DOMAIN };
+/** What the process may do once it has started: on goes without what the kernel lacks. */
+enum bh_sandbox_setting { BH_SANDBOX_SET_OFF, BH_SANDBOX_SET_ON, BH_SANDBOX_SET_REQUIRED };
 enum bh_log_setting { BH_LOG_SET_ERROR, BH_LOG_SET_WARN, BH_LOG_SET_INFO, BH_LOG_SET_DEBUG };
 
 /** How MTA-STS policies are fetched (RFC 8461 section 3.3). */
@@ -59,6 +66,9 @@ struct bh_engine_config {
     uint32_t connections; /* outgoing, in all */
     uint64_t min_rate;    /* octets a second while sending content; 0: none */
     enum bh_log_setting log;
+    enum bh_sandbox_setting sandbox;
+    struct bh_names sandbox_read; /* files and folders that may be read besides those named */
+    bool core_dumps;              /* a core holds what was in memory */
     struct bh_mta_sts_config mta_sts;
 };
 

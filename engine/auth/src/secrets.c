@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bh/unreadable.h"
 #include "secret_memory.h"
 
 struct entry {
@@ -63,11 +64,8 @@ static enum bh_status explain(struct bh_buf *error, struct bh_slice path, const 
 
 static enum bh_status explain_errno(struct bh_buf *error, struct bh_slice path, int number)
 {
-    char text[128];
-    if (strerror_r(number, text, sizeof(text)) != 0) {
-        return explain(error, path, "unreadable");
-    }
-    return explain(error, path, text);
+    char text[BH_UNREADABLE_MAX];
+    return explain(error, path, bh_unreadable(path.ptr, number, text));
 }
 
 static bool same_time(struct timespec a, struct timespec b)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "bh/log.h"
+#include "bh/unreadable.h"
 #include "server_internal.h"
 
 #define FILE_MAX ((size_t)64 << 20)
@@ -60,8 +61,9 @@ static enum bh_status read_all(const char *path, char **text, size_t *len, struc
     struct stat st;
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || (size_t)st.st_size > FILE_MAX) {
-        bh_buf_add_cut(error,
-                       bh_slice_str(fd < 0 ? strerror(errno) : "not a file, or above 64 MiB"));
+        char why[BH_UNREADABLE_MAX];
+        bh_buf_add_cut(error, bh_slice_str(fd < 0 ? bh_unreadable(path, errno, why)
+                                                  : "not a file, or above 64 MiB"));
         if (fd >= 0) {
             close(fd);
         }
@@ -84,7 +86,7 @@ static enum bh_status read_all(const char *path, char **text, size_t *len, struc
 
 static struct bh_auth_users *load(const struct bh_auth_source *source)
 {
-    char storage[256];
+    char storage[BH_UNREADABLE_MAX];
     struct bh_buf error = bh_buf(storage, sizeof(storage));
     struct bh_auth_users *users = NULL;
     char *text = NULL;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bh/unreadable.h"
 #include "tls_internal.h"
 
 #define FILE_MAX ((size_t)4 * 1024 * 1024) /* a bundle of all public authorities is 220 KB */
@@ -98,7 +99,8 @@ enum bh_status bh_tls_file_read(struct tls_file *file, const char *what, struct 
 {
     *file = (struct tls_file){.octets = NULL};
     const int fd = open(path.ptr, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    const char *why = fd < 0 ? strerror(errno) : "cannot be read";
+    char text[BH_UNREADABLE_MAX];
+    const char *why = fd < 0 ? bh_unreadable(path.ptr, errno, text) : "cannot be read";
     enum bh_status status = fd < 0 ? BH_EIO : read_all(fd, file, &why);
     if (fd >= 0) {
         close(fd);

@@ -17,7 +17,7 @@ BUILD = os.environ.get("BH_BUILD", os.path.join(ROOT, "build", PRESET))
 BRIDGEHEAD = os.path.join(BUILD, "engine", "bridgehead")
 BHCTL = os.path.join(BUILD, "tools", "bhctl")
 SANITIZER = re.compile(
-    r"ERROR: (Address|Leak|Thread)Sanitizer|WARNING: ThreadSanitizer|runtime error:|evt=bug "
+    r"ERROR: (Address|Leak|Thread)Sanitizer|WARNING: ThreadSanitizer|runtime error:|evt=bug |evt=sandbox_denied "
 )
 
 
