@@ -6,7 +6,7 @@ add_library(bh_engine STATIC
     src/notify.c src/probe.c src/receiving.c src/sched_policy.c src/sd_notify.c src/tls_seen.c
     src/engine_exception.c src/engine_trust.c src/engine_lift.c src/engine_unmet.c src/tls_audit.c
     src/engine_sts.c src/sts.c src/sts_fetch.c src/sts_lookup.c src/sts_store.c
-    src/config_files.c src/confine.c src/privileges.c
+    src/config_files.c src/confine.c src/control_peer.c src/privileges.c
     src/worker.c)
 target_include_directories(bh_engine PUBLIC src)
 target_link_libraries(bh_engine PUBLIC bh_base bh_queue bh_connectors bh_dns bh_scheduler

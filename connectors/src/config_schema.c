@@ -143,6 +143,8 @@ static const struct bh_setting engine_rows[] = {
     PICK("sandbox", E(sandbox), sandboxes, 0),
     PLAIN("sandbox-read", BH_KIND_PATHS, E(sandbox_read), 0, "none"),
     BOOL("core-dumps", E(core_dumps)),
+    PLAIN("control-look-group", BH_KIND_TEXT, E(look_group), 0, NULL),
+    PLAIN("control-act-group", BH_KIND_TEXT, E(act_group), 0, NULL),
     NEST("mta-sts", E(mta_sts), &mta_sts_block, 0),
 };
 const struct bh_block bh_schema_engine = ROWS("engine", engine_rows, bh_engine_config);

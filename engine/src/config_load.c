@@ -2,6 +2,7 @@
 
 #include "bh/tls.h"
 #include "confine.h"
+#include "control_peer.h"
 
 #include <idn2.h>
 #include <stdlib.h>
@@ -66,6 +67,11 @@ enum bh_status daemon_load_config(const char *path, uint64_t generation, struct 
         return status;
     }
     if (!bh_config_check_supported(parsed, abilities, errors)) {
+        bh_config_unref(parsed);
+        return BH_EINVAL;
+    }
+    struct control_groups groups;
+    if (!control_groups_find(parsed, &groups, errors)) {
         bh_config_unref(parsed);
         return BH_EINVAL;
     }

@@ -6,6 +6,7 @@
 #include "bh/sts.h"
 #include "bh/tls_demand.h"
 #include "bh/view.h"
+#include "control_peer.h"
 #include "control_server.h"
 #include "daemon.h"
 
@@ -93,9 +94,12 @@ struct control_server {
     struct daemon *daemon;
     uv_pipe_t *listeners[8];
     struct bh_refusal refusals[8]; /* of each */
+    char *paths[8];                /* of the listeners */
     size_t listener_count;
+    struct control_groups groups; /* of the configuration in force */
     struct conn *conns;
     struct bh_control_reply *replies;
+    size_t strangers; /* connections of those who may do nothing */
     uint64_t generation;
     bool closing;
 };
@@ -120,6 +124,8 @@ void reply_read(struct bh_control_reply *reply,
                 void (*then)(struct daemon_call *, struct daemon *));
 struct bh_now control_now(struct control_server *server);
 
+/** Go by another configuration's groups. */
+void control_take_groups(struct control_server *server, const struct bh_config *config);
 /** The socket of who asks; -1: gone. */
 int reply_socket(const struct bh_control_reply *reply);
 

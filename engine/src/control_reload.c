@@ -315,6 +315,7 @@ static void put_in_force(struct bh_control_reply *reply)
     server->generation = config->generation;
     event_log_keep(server->daemon->events, config->engine.event_log_keep_ms,
                    config->engine.event_log_max_size);
+    control_take_groups(server, config);
     config_cell_set(&server->daemon->cell, config);
     bh_log(BH_LOG_INFO, "evt=reloaded generation=%llu", (unsigned long long)server->generation);
     /* The answer comes when the engine goes by it: what is sent after the answer meets the new

@@ -1,6 +1,7 @@
 #include "control_private.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
@@ -11,6 +12,7 @@
 #include "probe.h"
 
 #define CONNS_BACKLOG 64
+#define STRANGERS_MAX 16 /* told one thing each, why they are refused */
 
 struct conn {
     uv_pipe_t pipe;
@@ -20,6 +22,7 @@ struct conn {
     struct bh_control_lines lines;
     char storage[BH_CONTROL_LINE_MAX];
     struct bh_control_reply *reply; /* under way */
+    enum control_right right;
     bool writing, closing;
     struct bh_control_reply *flushing; /* whose octets the write under way sends */
     char *sending;                     /* of the write under way */
@@ -58,6 +61,7 @@ static void close_conn(struct conn *c)
         return;
     }
     c->closing = true;
+    c->server->strangers -= c->right == CONTROL_NOTHING ? 1 : 0;
     if (c->reply != NULL) {
         c->reply->conn = NULL;
         c->reply = NULL;
@@ -83,7 +87,7 @@ static void on_written(uv_write_t *write, int status)
     c->sending = NULL;
     struct bh_control_reply *reply = c->flushing;
     c->flushing = NULL;
-    if (status != 0) {
+    if (status != 0 || c->right == CONTROL_NOTHING) {
         close_conn(c);
     }
     if (reply != NULL) {
@@ -283,6 +287,14 @@ static void on_request(struct conn *c, struct bh_slice line)
         return;
     }
     reply->has_request = true;
+    if (c->right == CONTROL_NOTHING ||
+        (c->right == CONTROL_LOOK && bh_control_needs_act(&reply->request))) {
+        control_refusal(&reply->request, c->right, &c->server->groups, &error);
+        bh_log(BH_LOG_INFO, "evt=control_refused verb=%s",
+               bh_control_verb_name(reply->request.verb));
+        reply_error(reply, error.what, error.hint);
+        return;
+    }
     bh_control_dispatch(&control_ops, c->server, &reply->request, reply);
 }
 
@@ -322,6 +334,13 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buf)
     serve_lines(c);
 }
 
+static enum control_right right_of(const struct conn *c)
+{
+    uv_os_fd_t fd = -1;
+    (void)uv_fileno((const uv_handle_t *)(const void *)&c->pipe, &fd);
+    return control_right_of(fd, &c->server->groups);
+}
+
 static void on_connection(uv_stream_t *listener, int status)
 {
     struct control_server *server = listener->data;
@@ -338,6 +357,7 @@ static void on_connection(uv_stream_t *listener, int status)
         return;
     }
     c->server = server;
+    c->right = CONTROL_LOOK; /* until it is known: not counted */
     c->lines.buf = bh_buf(c->storage, sizeof(c->storage));
     uv_pipe_init(&server->daemon->loop, &c->pipe, 0);
     c->pipe.data = c;
@@ -346,7 +366,13 @@ static void on_connection(uv_stream_t *listener, int status)
         server->conns->prev = c;
     }
     server->conns = c;
-    if (uv_accept(listener, (uv_stream_t *)&c->pipe) != 0 ||
+    if (uv_accept(listener, (uv_stream_t *)&c->pipe) != 0) {
+        close_conn(c);
+        return;
+    }
+    c->right = right_of(c);
+    server->strangers += c->right == CONTROL_NOTHING ? 1 : 0;
+    if (server->strangers > STRANGERS_MAX ||
         uv_read_start((uv_stream_t *)&c->pipe, on_alloc, on_read) != 0) {
         close_conn(c);
     }
@@ -370,6 +396,7 @@ static enum bh_status listen_on(struct control_server *server, struct bh_slice p
     }
     uv_pipe_init(&server->daemon->loop, pipe, 0);
     pipe->data = server;
+    server->paths[server->listener_count] = strdup(text);
     server->listeners[server->listener_count++] = pipe;
     /* A stale socket of a dead daemon: the queue's lock has shown that no other runs. */
     struct stat info;
@@ -380,6 +407,7 @@ static enum bh_status listen_on(struct control_server *server, struct bh_slice p
     int error = uv_pipe_bind(pipe, text);
     umask(mask);
     if (error == 0) {
+        control_set_mode(text, &server->groups);
         error = uv_listen((uv_stream_t *)pipe, CONNS_BACKLOG, on_connection);
     }
     if (error != 0) {
@@ -387,6 +415,22 @@ static enum bh_status listen_on(struct control_server *server, struct bh_slice p
         return BH_EIO;
     }
     return BH_OK;
+}
+
+void control_take_groups(struct control_server *server, const struct bh_config *config)
+{
+    struct bh_config_errors errors;
+    struct control_groups groups;
+    bh_config_errors_init(&errors);
+    if (control_groups_find(config, &groups, &errors)) { /* it was when the file was loaded */
+        server->groups = groups;
+    }
+    bh_config_errors_fini(&errors);
+    for (size_t i = 0; i < server->listener_count; i++) {
+        if (server->paths[i] != NULL) {
+            control_set_mode(server->paths[i], &server->groups);
+        }
+    }
 }
 
 enum bh_status control_server_create(struct daemon *d, struct control_server **result)
@@ -400,6 +444,7 @@ enum bh_status control_server_create(struct daemon *d, struct control_server **r
     *result = server;
     const struct bh_config *config = config_cell_get(&d->cell);
     enum bh_status status = BH_OK;
+    control_take_groups(server, config);
     const struct bh_names *paths = &config->engine.control;
     for (size_t i = 0; status == BH_OK && i < paths->count && i < BH_COUNT(server->listeners);
          i++) {
@@ -425,6 +470,7 @@ void control_server_destroy(struct control_server *server)
     server->closing = true;
     for (size_t i = 0; i < server->listener_count; i++) {
         uv_close((uv_handle_t *)server->listeners[i], free_handle);
+        free(server->paths[i]);
     }
     server->listener_count = 0;
     while (server->conns != NULL) {

@@ -9,7 +9,8 @@
 struct daemon;
 struct control_server;
 
-/** Open the sockets of the configuration (mode 0660). @return BH_OK; BH_EIO (logged), BH_ENOMEM */
+/** Open the sockets of the configuration (their mode by control_set_mode). @return BH_OK; BH_EIO
+ * (logged), BH_ENOMEM */
 BH_MUST_USE enum bh_status control_server_create(struct daemon *d, struct control_server **server);
 /** Close everything; the loop has to run on for its close callbacks. NULL is fine. */
 void control_server_destroy(struct control_server *server);

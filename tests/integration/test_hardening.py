@@ -1,5 +1,5 @@
 """What the daemon gives up once it runs: root, capabilities, files, system calls; that all of its work goes
-on without them."""
+on without them; and who may do what over the control socket."""
 import grp
 import os
 import pwd
@@ -10,6 +10,7 @@ import unittest
 
 import test_sts
 from harness import Case, smarthost, tag
+from support.daemon import BHCTL
 from support.waiting import PATIENCE_S, PRESET
 
 SANITIZED = PRESET in ("asan", "tsan")
@@ -288,3 +289,132 @@ class Confined(AsRoot, test_sts.Sts):
         daemon.blocks["connectors"] += f"\nconnector new {{ domains new.test; tls verify {{ ca-file {other} }} }}"
         daemon.write_config()
         daemon.ctl("reload")
+
+
+@tag("sandbox")
+class Rights(AsRoot):
+    """Two groups of the control socket. Groups of every Debian system stand for an operator's."""
+
+    LOOK, ACT, OTHER = "news", "mail", "games"
+
+    def setUp(self):
+        super().setUp()
+        self.bank = self.partner()
+        self.relay = self.as_user(self.daemon(smarthost("out", self.bank), start=False))
+        engine(self.relay, f"control-look-group {self.LOOK}", f"control-act-group {self.ACT}")
+        self.relay.start()
+
+    def ask(self, *words, uid=54321, gid=54321, groups=()):
+        """bhctl as another user; (status, what it said)."""
+        gids = ",".join(str(grp.getgrnam(name).gr_gid) for name in groups)
+        done = subprocess.run(
+            ["setpriv", f"--reuid={uid}", f"--regid={gid}", f"--groups={gids}" if gids else "--clear-groups",
+             BHCTL, words[0], "--config", self.relay.config, *words[1:]],
+            capture_output=True, text=True, timeout=PATIENCE_S * 2, check=False)  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    def may(self, *words, **who):
+        status, said = self.ask(*words, **who)
+        self.assertEqual(0, status, said)
+
+    def may_not(self, *words, told=(), **who):
+        status, said = self.ask(*words, **who)
+        self.assertNotEqual(0, status, said)
+        for text in told:
+            self.assertIn(text, said)
+
+    HOLD = ("hold", "--destination", "bank.test")
+
+    def test_who_may_act(self):
+        who = {"groups": (self.ACT,)}
+        self.may("status", **who)
+        self.may(*self.HOLD, **who)
+        self.may("reload", **who)
+        self.may("status", gid=grp.getgrnam(self.ACT).gr_gid)
+        self.may(*self.HOLD, uid=pwd.getpwnam(USER).pw_uid)
+
+    def test_who_may_look(self):
+        who = {"groups": (self.LOOK, self.OTHER)}
+        self.may("status", **who)
+        self.may("queue", **who)
+        self.may("jobs", **who)
+        self.may("reload", "--plan", **who)
+        self.may(*self.HOLD, "--dry-run", **who)
+        told = ("you may look, but not change anything",
+                f"root, the daemon's user and members of the group {self.ACT} may")  # fmt: skip
+        self.may_not(*self.HOLD, told=("hold: ", *told), **who)
+        for words in (["reload"], ["pause"], ["resume"], ["flush", "--all"], ["cancel", "--all"],
+                      ["bounce", "--all"], ["requeue", "--all"], ["release", "--all"],
+                      ["probe", "bank.test"]):  # fmt: skip
+            with self.subTest(words=words):
+                self.may_not(*words, told=told, **who)
+        self.assertEqual([], [row for row in self.relay.ctl("queue") if row.get("held")])
+
+    def test_strangers(self):
+        who = {"groups": (self.OTHER,)}
+        self.may_not("status", told=(
+            "status: you may neither look nor change anything here",
+            f"root, the daemon's user and members of the groups {self.LOOK} and {self.ACT} may"), **who)  # fmt: skip
+        self.may_not(*self.HOLD, told=("you may neither look",), **who)
+
+    def test_strangers_do_not_keep_others_out(self):
+        code = (
+            "import socket, sys\n"
+            "all = [socket.socket(socket.AF_UNIX) for _ in range(200)]\n"
+            f"for one in all: one.connect({self.relay.path('control')!r})\n"
+            "print('connected', flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        with subprocess.Popen(
+            ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "python3", "-c", code],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as stranger:  # fmt: skip
+            self.assertEqual("connected\n", stranger.stdout.readline())
+            self.may("status", groups=(self.LOOK,))
+            # All but a few were closed at once.
+            held = sum("control" in line for line in self.sockets())
+            self.assertLess(held, 40)
+            stranger.stdin.close()
+        self.may("status", groups=(self.LOOK,))
+
+    def sockets(self):
+        with open("/proc/net/unix", encoding="ascii", errors="replace") as table:
+            return [line for line in table if self.relay.path("control") in line and " 03 " in line]
+
+    def test_a_reload_changes_who_may(self):
+        self.may_not(*self.HOLD, groups=(self.OTHER,))
+        self.relay.blocks["engine"] = self.relay.blocks["engine"].replace(
+            f"control-act-group {self.ACT}", f"control-act-group {self.OTHER}")  # fmt: skip
+        self.relay.write_config()
+        self.relay.ctl("reload")
+        self.may(*self.HOLD, groups=(self.OTHER,))
+        self.may_not(*self.HOLD, groups=(self.ACT,))
+
+    def test_a_group_that_is_not_there(self):
+        self.relay.blocks["engine"] = self.relay.blocks["engine"].replace(self.ACT, "no-such-group")
+        self.relay.write_config()
+        done = self.relay.ctl_run("reload")
+        self.assertNotEqual(0, done.returncode)
+        self.assertIn("control-act-group: there is no group 'no-such-group'", done.stdout + done.stderr)
+
+    def test_without_groups_the_daemons_own_may_act(self):
+        daemon = self.daemon(smarthost("out", self.bank), start=False, name="second")
+        self.relay = self.as_user(daemon).start()
+        own = grp.getgrnam(GROUP).gr_gid
+        self.assertEqual(0o660, os.stat(daemon.path("control")).st_mode & 0o777)
+        self.may(*self.HOLD, gid=own)
+        self.may_not("status", told=("no permission to use the control socket",), groups=(self.OTHER,))
+
+    def test_one_socket_speaks_as_bhctl_does(self):
+        """Not only bhctl is refused: the daemon answers whoever speaks to the socket itself."""
+        code = (
+            "import socket\n"
+            "s = socket.socket(socket.AF_UNIX)\n"
+            f"s.connect({self.relay.path('control')!r})\n"
+            "s.sendall(b'{\"verb\":\"pause\"}\\n{\"verb\":\"status\"}\\n')\n"
+            "print(s.makefile().readline())\n"
+        )
+        done = subprocess.run(
+            ["setpriv", "--reuid=54321", "--regid=54321", f"--groups={grp.getgrnam(self.LOOK).gr_gid}",
+             "python3", "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=False)  # fmt: skip
+        self.assertIn('"error"', done.stdout)
+        self.assertIn("you may look, but not change anything", done.stdout)

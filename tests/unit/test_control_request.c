@@ -42,6 +42,36 @@ static const struct {
     {"{\"verb\":\"cancel\",\"args\":{\"all\":false}}", "nothing is selected for 'cancel'", "--all"},
 };
 
+/* What a member of the group that may look is refused. */
+static void who_changes_things(void **unused)
+{
+    static const struct {
+        const char *line;
+        bool acts;
+    } asked[] = {
+        {"{\"verb\":\"status\"}", false},
+        {"{\"verb\":\"audit\"}", false},
+        {"{\"verb\":\"jobs\"}", false},
+        {"{\"verb\":\"hold\",\"args\":{\"all\":true}}", true},
+        {"{\"verb\":\"hold\",\"args\":{\"all\":true,\"dry_run\":true}}", false},
+        {"{\"verb\":\"hold\",\"args\":{\"all\":true,\"dry_run\":false}}", true},
+        {"{\"verb\":\"flush\",\"args\":{\"all\":true}}", true},
+        {"{\"verb\":\"reload\",\"args\":{\"plan\":true}}", false},
+        {"{\"verb\":\"reload\"}", true},
+        {"{\"verb\":\"resume\"}", true},
+        {"{\"verb\":\"probe\",\"args\":{\"address\":\"a.example\"}}", true},
+    };
+    (void)unused;
+    for (size_t i = 0; i < BH_COUNT(asked); i++) {
+        struct bh_control_request request;
+        struct bh_control_error error;
+        assert_int_equal(bh_control_parse(bh_slice_str(asked[i].line), NOW, &request, &error),
+                         BH_OK);
+        assert_int_equal(bh_control_needs_act(&request), asked[i].acts);
+        bh_control_request_fini(&request);
+    }
+}
+
 static void good_and_bad(void **unused)
 {
     (void)unused;
@@ -226,6 +256,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_and_bad),
+        cmocka_unit_test(who_changes_things),
         cmocka_unit_test(all_of_a_selection),
         cmocka_unit_test(hostile_lines),
         cmocka_unit_test(verbs_by_name),

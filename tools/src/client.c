@@ -110,7 +110,7 @@ int client_ask(const struct options *options, const char *socket_path, enum bh_c
     if (fd < 0) {
         if (errno == EACCES) {
             output_error(options, "no permission to use the control socket",
-                         "run as root or as the engine's user");
+                         "root, the engine's user and members of its control groups may");
             return EXIT_UNREACHABLE;
         }
         return -1;

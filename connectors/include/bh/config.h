@@ -69,6 +69,7 @@ struct bh_engine_config {
     enum bh_sandbox_setting sandbox;
     struct bh_names sandbox_read; /* files and folders that may be read besides those named */
     bool core_dumps;              /* a core holds what was in memory */
+    struct bh_slice look_group, act_group; /* of the control socket; empty: none, our own */
     struct bh_mta_sts_config mta_sts;
 };
 

@@ -121,6 +121,12 @@ bool bh_control_verb_is_view(enum bh_control_verb verb)
     return verbs[verb].view;
 }
 
+bool bh_control_needs_act(const struct bh_control_request *request)
+{
+    return !bh_control_verb_is_view(request->verb) && request->verb != BH_VERB_JOBS &&
+           !request->dry_run && !request->plan;
+}
+
 static enum bh_status refuse(struct bh_control_error *error, const char *what, struct bh_slice name)
 {
     snprintf(error->what, sizeof(error->what), "%s '%.*s'", what, BH_FMT(bh_slice_take(name, 80)));

@@ -97,6 +97,9 @@ BH_MUST_USE enum bh_status bh_control_parse(struct bh_slice line, int64_t now_un
                                             struct bh_control_request *request,
                                             struct bh_control_error *error);
 void bh_control_request_fini(struct bh_control_request *request);
+/** Whether it is for those who may change things: every action but the list of jobs, and what only
+ * counts or plans. `probe` is one: it opens connections to partners, with our credentials. */
+bool bh_control_needs_act(const struct bh_control_request *request);
 
 /* ---- Serving: the daemon fills one of these; every callback answers by the functions below. ----
  */
