@@ -374,7 +374,7 @@ static void tell_acted(void *ctx, const struct bh_job *job, const struct bh_entr
 static bool is_leased(void *ctx, struct bh_queue_key key)
 {
     const struct bh_control_reply *reply = ctx;
-    return leased_pass(&reply->server->daemon->leased, key);
+    return leased_pass(&reply->server->daemon->leased, key, reply->job);
 }
 
 static enum bh_status run_slice(struct bh_store_task *task, struct bh_queue *q,

@@ -2,14 +2,17 @@
  * it passed it (leased.h). When such an entry is back and still queued, the job is carried out on
  * it before anybody else is given it; the job itself stays listed until its last one is back.
  *
- *  1. leaving its lease, an item is found to have been passed: follow_item
- *  2. the writer carries out the listed jobs on its entry, if it still has one
+ *  1. leaving its lease, an item is found to have been passed, and by which jobs: follow_item
+ *  2. the writer carries these out on its entry, if it still has one
  *  3. the item leaves its lease after all; with the last one the jobs that are done are removed */
 #include "engine_internal.h"
 
 #include <stdlib.h>
 
 #include "bh/assert.h"
+
+#define JOBS_MAX \
+    64 /* that choose one entry while a session has it; of more it is not known which */
 
 struct follow {
     struct engine_call call;
@@ -36,6 +39,29 @@ static void tell_acted(void *ctx, const struct bh_job *job, const struct bh_entr
     event_end(f->engine->options.events, &event);
 }
 
+/* @return false: it is not leased where it is now */
+static bool pass_on(struct leased_set *leased, const struct lease_item *item)
+{
+    bool leased_there = item->passed.unknown && leased_pass(leased, item->at, 0);
+    for (const struct leased_pass *pass = item->passed.first; pass != NULL; pass = pass->next) {
+        leased_there = leased_pass(leased, item->at, pass->job) || leased_there;
+    }
+    return leased_there;
+}
+
+static struct bh_job_follow follow_of(const struct lease_item *item, uint64_t jobs[JOBS_MAX])
+{
+    struct bh_job_follow follow = {.key = item->at, .lane = item->lane, .jobs = jobs};
+    const struct leased_pass *pass = item->passed.first;
+    for (; pass != NULL && follow.job_count < JOBS_MAX; pass = pass->next) {
+        jobs[follow.job_count++] = pass->job;
+    }
+    if (pass != NULL || item->passed.unknown) {
+        follow.job_count = 0;
+    }
+    return follow;
+}
+
 static enum bh_status run_follow(struct bh_store_task *task, struct bh_queue *q,
                                  struct bh_kv_txn *txn)
 {
@@ -46,18 +72,18 @@ static enum bh_status run_follow(struct bh_store_task *task, struct bh_queue *q,
     }
     const struct lease_item *item = f->item;
     const struct bh_queue_notifier *notifier = notifier_begin(&f->notifier, f->now);
-    if (item->at.destination != item->key.destination &&
-        leased_pass(f->engine->options.leased, item->at)) {
+    if (item->at.destination != item->key.destination && pass_on(f->engine->options.leased, item)) {
         return BH_OK; /* it was moved, and is leased there: followed from there */
     }
+    uint64_t jobs[JOBS_MAX];
+    const struct bh_job_follow follow = follow_of(item, jobs);
     const struct bh_job_slice slice = {
         .acted = tell_acted,
         .ctx = f,
         .outcome = {.stage = BH_STAGE_NONE,
                     .happened = BH_HAPPENED_OPERATOR,
                     .text = BH_LIT("returned by the mail system's operator")}};
-    const enum bh_status status =
-        bh_queue_jobs_follow(q, txn, item->at, item->lane, &slice, notifier);
+    const enum bh_status status = bh_queue_jobs_follow(q, txn, &follow, &slice, notifier);
     return status == BH_ENOTFOUND ? BH_OK : status;
 }
 
@@ -84,6 +110,7 @@ static void followed(struct engine_call *call, struct engine *e)
             engine_note_made(e, made);
         }
         leased_followed(e->options.leased);
+        leased_passed_fini(&item->passed);
         if (item->settled) {
             settle_leave(e, item);
         } else {

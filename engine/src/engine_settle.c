@@ -222,7 +222,7 @@ void lease_release(struct engine *e, struct lease *lease)
 static bool leave_lease(struct engine *e, struct lease_item *item)
 {
     BH_ASSERT(!item->left);
-    if (!leased_leave(e->options.leased, item->key)) {
+    if (!leased_leave(e->options.leased, item->key, &item->passed)) {
         follow_item(e, item);
         return false;
     }

@@ -9,6 +9,7 @@
 #include "bh/queue.h"
 #include "bh/scheduler.h"
 #include "bh/store.h"
+#include "leased.h"
 #include "tls_seen.h"
 
 #define STORE_THREADS_MAX 8 /* the first handling slots; then one for each worker */
@@ -58,6 +59,8 @@ struct lease_item {
     bool detours;           /* kept, for another host at once */
     bool returned;          /* untouched: goes back without a settle */
     struct lease_item *next_settled;
+
+    struct leased_passed passed; /* the bulk jobs that chose it meanwhile */
 };
 
 struct lease {

@@ -25,6 +25,9 @@ enum bh_status leased_init(struct leased_set *set, size_t max)
 
 void leased_fini(struct leased_set *set)
 {
+    for (size_t i = 0; set->table != NULL && set->count > 0 && i <= set->mask; i++) {
+        leased_passed_fini(&set->table[i].passed);
+    }
     pthread_mutex_destroy(&set->lock);
     free(set->table);
     set->table = NULL;
@@ -84,16 +87,44 @@ static void close_gap(struct leased_set *set, size_t hole)
     set->table[hole] = (struct leased_place){0};
 }
 
-bool leased_leave(struct leased_set *set, struct bh_queue_key key)
+void leased_passed_fini(struct leased_passed *passed)
+{
+    while (passed->first != NULL) {
+        struct leased_pass *pass = passed->first;
+        passed->first = pass->next;
+        free(pass);
+    }
+    passed->unknown = false;
+}
+
+static bool was_passed(const struct leased_place *place)
+{
+    return place->passed.first != NULL || place->passed.unknown;
+}
+
+/* The notes of a place go to `passed`. */
+static void take_passes(struct leased_place *place, struct leased_passed *passed)
+{
+    while (place->passed.first != NULL) {
+        struct leased_pass *pass = place->passed.first;
+        place->passed.first = pass->next;
+        pass->next = passed->first;
+        passed->first = pass;
+    }
+    passed->unknown = passed->unknown || place->passed.unknown;
+    place->passed.unknown = false;
+}
+
+bool leased_leave(struct leased_set *set, struct bh_queue_key key, struct leased_passed *passed)
 {
     pthread_mutex_lock(&set->lock);
     const size_t i = find(set, key);
     BH_ASSERT(set->table[i].key.destination != 0);
-    const bool free_now = !set->table[i].passed;
+    const bool free_now = !was_passed(&set->table[i]);
     if (free_now) {
         close_gap(set, i);
     } else {
-        set->table[i].passed = false;
+        take_passes(&set->table[i], passed);
     }
     pthread_mutex_unlock(&set->lock);
     return free_now;
@@ -104,9 +135,8 @@ void leased_remove(struct leased_set *set, struct bh_queue_key key)
     pthread_mutex_lock(&set->lock);
     const size_t i = find(set, key);
     BH_ASSERT(set->table[i].key.destination != 0);
-    if (set->table[i].passed) {
-        set->unfollowed--;
-    }
+    set->unfollowed -= was_passed(&set->table[i]) ? 1 : 0;
+    leased_passed_fini(&set->table[i].passed);
     close_gap(set, i);
     pthread_mutex_unlock(&set->lock);
 }
@@ -120,15 +150,31 @@ bool leased_has(void *ctx, struct bh_queue_key key)
     return has;
 }
 
-bool leased_pass(void *ctx, struct bh_queue_key key)
+/* Once for each job, however often its slice is run. */
+static void note_pass(struct leased_passed *passed, uint64_t job)
 {
-    struct leased_set *set = ctx;
+    for (const struct leased_pass *pass = passed->first; pass != NULL; pass = pass->next) {
+        if (pass->job == job) {
+            return;
+        }
+    }
+    struct leased_pass *pass = job != 0 ? malloc(sizeof(*pass)) : NULL;
+    if (pass == NULL) {
+        passed->unknown = true;
+        return;
+    }
+    *pass = (struct leased_pass){.next = passed->first, .job = job};
+    passed->first = pass;
+}
+
+bool leased_pass(struct leased_set *set, struct bh_queue_key key, uint64_t job)
+{
     pthread_mutex_lock(&set->lock);
     struct leased_place *place = &set->table[find(set, key)];
     const bool has = place->key.destination != 0 && !place->by_writer;
-    if (has && !place->passed) {
-        place->passed = true;
-        set->unfollowed++;
+    if (has) {
+        set->unfollowed += was_passed(place) ? 0 : 1;
+        note_pass(&place->passed, job);
     }
     pthread_mutex_unlock(&set->lock);
     return has;

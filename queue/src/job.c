@@ -203,73 +203,147 @@ enum bh_status bh_queue_job_slice(struct bh_queue *q, struct bh_kv_txn *txn,
     return job->done ? BH_OK : BH_MORE;
 }
 
-/* What became of it since it was chosen is no reason to let it go: its state does not count. */
-static bool still_meant(const struct bh_job *job, const struct bh_message *message,
-                        const struct bh_entry *e, const struct bh_destination *d)
-{
-    struct bh_selection s = job->selection;
-    s.states = 0;
-    const bool stops =
-        job->verb == BH_JOB_HOLD || job->verb == BH_JOB_CANCEL || job->verb == BH_JOB_BOUNCE;
-    return stops && e->key.id <= job->up_to_id && is_meant(job->verb, e) &&
-           bh_selection_matches(&s, message, e, d->domain, d->connector);
-}
+/* ---- what was in flight ---- */
 
-static enum bh_status follow_one(struct acting *a, struct bh_queue_key key, enum bh_lane lane,
-                                 struct bh_job *job, struct bh_arena *arena)
-{
+struct following {
+    struct acting acting;
+    const struct bh_job_follow *follow;
+    uint64_t held_by; /* the job that holds it, if no release comes behind; 0: none */
+    bool ended;
+    struct bh_arena arena; /* of the entry, with all that belongs to it */
     struct bh_entry e;
     struct bh_message message;
     struct bh_destination d;
-    enum bh_status status = any_load(a->txn, key, lane, arena, &e);
+};
+
+static enum bh_status load_followed(struct following *f)
+{
+    struct bh_kv_txn *txn = f->acting.txn;
+    const struct bh_queue_key key = f->follow->key;
+    bh_arena_reset(&f->arena);
+    enum bh_status status = any_load(txn, key, f->follow->lane, &f->arena, &f->e);
     if (status == BH_OK) {
-        status = must_exist(message_load(a->txn, key.id, arena, &message));
+        status = must_exist(message_load(txn, key.id, &f->arena, &f->message));
     }
     if (status == BH_OK) {
-        status = must_exist(destination_load(a->txn, key.destination, arena, &d));
-    }
-    if (status != BH_OK || !still_meant(job, &message, &e, &d)) {
-        return status;
-    }
-    a->job = job;
-    status = act(a, &e, arena);
-    if (status == BH_OK) {
-        job->acted++;
-        job->in_flight -= job->in_flight > 0 ? 1 : 0;
-        status = job_save(a->txn, job, arena);
-    }
-    if (status == BH_OK && a->slice->acted != NULL) {
-        a->slice->acted(a->slice->ctx, job, &e);
+        status = must_exist(destination_load(txn, key.destination, &f->arena, &f->d));
     }
     return status;
 }
 
+/* Whatever its state has become since. */
+static bool selects(const struct following *f, const struct bh_job *job)
+{
+    struct bh_selection s = job->selection;
+    s.states = 0;
+    return f->e.key.id <= job->up_to_id &&
+           bh_selection_matches(&s, &f->message, &f->e, f->d.domain, f->d.connector);
+}
+
+static bool chose(const struct following *f, const struct bh_job *job)
+{
+    bool named = false;
+    for (size_t i = 0; i < f->follow->job_count && !named; i++) {
+        named = f->follow->jobs[i] == job->id;
+    }
+    return named || (f->follow->job_count == 0 && selects(f, job));
+}
+
+static bool takes_back(const struct following *f, const struct bh_job *job)
+{
+    const unsigned states = job->selection.states;
+    return f->held_by != 0 && (states == 0 || (states & BH_SELECT_HELD) != 0) && selects(f, job);
+}
+
+static enum bh_status act_after_all(struct following *f, struct bh_job *job)
+{
+    if (!is_meant(job->verb, &f->e)) {
+        return BH_OK; /* it is what the job would make of it */
+    }
+    f->acting.job = job;
+    enum bh_status status = act(&f->acting, &f->e, &f->arena);
+    if (status == BH_OK) {
+        job->acted++;
+        job->in_flight -= job->in_flight > 0 ? 1 : 0;
+        status = job_save(f->acting.txn, job, &f->arena);
+    }
+    if (status == BH_OK && f->acting.slice->acted != NULL) {
+        f->acting.slice->acted(f->acting.slice->ctx, job, &f->e);
+    }
+    return status;
+}
+
+static enum bh_status follow_one(struct following *f, struct bh_job *job)
+{
+    enum bh_status status = BH_OK;
+    switch (job->verb) {
+    case BH_JOB_HOLD: /* only once it is known that nobody takes it back */
+        f->held_by = chose(f, job) ? job->id : f->held_by;
+        break;
+    case BH_JOB_RELEASE:
+        if (takes_back(f, job)) {
+            f->held_by = 0;
+        } else if (f->follow->job_count > 0 && chose(f, job)) {
+            status = act_after_all(f, job); /* held by what was carried out on it before */
+            status = status == BH_OK ? load_followed(f) : status;
+        }
+        break;
+    case BH_JOB_REQUEUE: /* it has just been tried */
+        break;
+    case BH_JOB_CANCEL:
+    case BH_JOB_BOUNCE:
+        f->ended = chose(f, job);
+        status = f->ended ? act_after_all(f, job) : BH_OK;
+        break;
+    }
+    return status;
+}
+
+/* The listed jobs, oldest first. */
+static enum bh_status follow_each(struct following *f, struct bh_arena *arena)
+{
+    struct bh_job job = {0};
+    enum bh_status status = BH_OK;
+    for (uint64_t after = 0; status == BH_OK && !f->ended; after = job.id) {
+        bh_arena_reset(arena);
+        status = bh_queue_job_next(f->acting.txn, after, arena, &job);
+        if (status == BH_OK) {
+            status = follow_one(f, &job);
+        }
+    }
+    return status == BH_ENOTFOUND ? BH_OK : status;
+}
+
+static enum bh_status follow_hold(struct following *f, struct bh_arena *arena)
+{
+    struct bh_job job;
+    if (f->ended || f->held_by == 0) {
+        return BH_OK;
+    }
+    bh_arena_reset(arena);
+    const enum bh_status status = must_exist(job_load(f->acting.txn, f->held_by, arena, &job));
+    return status == BH_OK ? act_after_all(f, &job) : status;
+}
+
 enum bh_status bh_queue_jobs_follow(struct bh_queue *q, struct bh_kv_txn *txn,
-                                    struct bh_queue_key key, enum bh_lane lane,
+                                    const struct bh_job_follow *follow,
                                     const struct bh_job_slice *slice,
                                     const struct bh_queue_notifier *notifier)
 {
-    struct acting a = {.q = q, .txn = txn, .slice = slice, .notifier = notifier};
-    struct bh_job job = {0};
-    struct bh_arena job_arena;
-    struct bh_arena arena;
-    enum bh_status status = BH_OK;
-    bh_arena_init(&job_arena, WORK_ARENA);
+    struct following f = {.acting = {.q = q, .txn = txn, .slice = slice, .notifier = notifier},
+                          .follow = follow};
+    struct bh_arena arena; /* of the job at hand */
     bh_arena_init(&arena, WORK_ARENA);
-    for (uint64_t after = 0; status == BH_OK; after = job.id) {
-        bh_arena_reset(&job_arena);
-        bh_arena_reset(&arena);
-        status = bh_queue_job_next(txn, after, &job_arena, &job);
-        if (status == BH_ENOTFOUND) {
-            status = BH_OK;
-            break;
-        }
-        if (status == BH_OK) {
-            status = follow_one(&a, key, lane, &job, &arena);
-        }
+    bh_arena_init(&f.arena, WORK_ARENA);
+    enum bh_status status = load_followed(&f);
+    if (status == BH_OK) {
+        status = follow_each(&f, &arena);
     }
+    if (status == BH_OK) {
+        status = follow_hold(&f, &arena);
+    }
+    bh_arena_fini(&f.arena);
     bh_arena_fini(&arena);
-    bh_arena_fini(&job_arena);
     return status;
 }
 

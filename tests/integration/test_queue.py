@@ -170,6 +170,21 @@ class InFlight(Case):
         self.relay.wait_empty()
         self.assertEqual([], self.remote.messages)
 
+    def test_hold_and_release(self):
+        self.relay.ctl("hold", "--id", self.queued)
+        self.relay.ctl("release", "--id", self.queued)
+        self.gate.set()
+        self.remote.wait_messages(1)
+        self.relay.wait_empty()
+
+    def test_a_verb_for_another_state_is_not_meant(self):
+        """It is held when it is back, as asked; it was not deferred when the deferred were cancelled."""
+        self.relay.ctl("hold", "--id", self.queued)
+        answer = self.relay.ctl("cancel", "--state", "due").end
+        self.assertEqual(0, answer["matched"])
+        self.gate.set()
+        self.relay.wait_listed(1, "--state", "held")
+
     def test_hold_outlives_a_crash(self):
         answer = self.relay.ctl("hold", "--id", self.queued).end
         self.assertEqual(1, answer["in_flight"])

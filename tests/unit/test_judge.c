@@ -284,40 +284,57 @@ static void leased_keys(void **unused)
     leased_fini(&set);
 }
 
+static size_t jobs_of(struct leased_passed *passed)
+{
+    size_t count = 0;
+    for (const struct leased_pass *pass = passed->first; pass != NULL; pass = pass->next) {
+        count++;
+    }
+    leased_passed_fini(passed);
+    return count;
+}
+
 /* What a job passed is not given free before the job was carried out on it, once for each time. */
 static void leased_and_passed(void **unused)
 {
     const struct bh_queue_key key = {.destination = 1, .id = 2};
     struct leased_set set;
+    struct leased_passed passed = {0};
     (void)unused;
     assert_int_equal(leased_init(&set, 8), BH_OK);
-    assert_false(leased_pass(&set, key));
+    assert_false(leased_pass(&set, key, 5));
     assert_int_equal(leased_add(&set, key, LEASED_BY_SESSION), BH_OK);
-    assert_true(leased_pass(&set, key));
-    assert_true(leased_pass(&set, key));
+    assert_true(leased_pass(&set, key, 5));
+    assert_true(leased_pass(&set, key, 5)); /* its slice is run again */
+    assert_true(leased_pass(&set, key, 6));
     assert_int_equal(leased_unfollowed(&set), 1);
-    assert_false(leased_leave(&set, key));
+    assert_false(leased_leave(&set, key, &passed));
+    assert_int_equal(jobs_of(&passed), 2);
     assert_true(leased_has(&set, key));
     assert_int_equal(leased_unfollowed(&set), 1);
     leased_followed(&set);
     assert_int_equal(leased_unfollowed(&set), 0);
-    assert_true(leased_leave(&set, key));
+    assert_true(leased_leave(&set, key, &passed));
     assert_false(leased_has(&set, key));
 
     assert_int_equal(leased_add(&set, key, LEASED_BY_SESSION), BH_OK);
-    assert_true(leased_pass(&set, key));
-    assert_false(leased_leave(&set, key));
-    assert_true(leased_pass(&set, key)); /* another job, meanwhile */
+    assert_true(leased_pass(&set, key, 5));
+    assert_false(leased_leave(&set, key, &passed));
+    assert_true(leased_pass(&set, key, 0)); /* another job, meanwhile: which one is not known */
     leased_followed(&set);
-    assert_false(leased_leave(&set, key));
+    assert_false(leased_leave(&set, key, &passed));
+    assert_true(passed.unknown);
+    assert_int_equal(jobs_of(&passed), 1);
     leased_followed(&set);
-    assert_true(leased_leave(&set, key));
+    assert_true(leased_leave(&set, key, &passed));
     assert_int_equal(leased_unfollowed(&set), 0);
 
     assert_int_equal(leased_add(&set, key, LEASED_BY_WRITER), BH_OK);
-    assert_false(leased_pass(&set, key)); /* the writer's own: no session has it */
+    assert_false(leased_pass(&set, key, 5)); /* the writer's own: no session has it */
     leased_remove(&set, key);
-    leased_fini(&set);
+    assert_int_equal(leased_add(&set, key, LEASED_BY_SESSION), BH_OK);
+    assert_true(leased_pass(&set, key, 5));
+    leased_fini(&set); /* nothing leaks */
 }
 
 /* Another host may have what the message demands; with `tls off` none is asked. Going on there

@@ -445,8 +445,9 @@ static void jobs_follow_what_was_in_flight(void **state)
         const struct bh_queue_notifier n = notifier(w, T);
         struct bh_queue_key *const keys[] = {&key, &other, &newer};
         for (size_t k = 0; k < BH_COUNT(keys); k++) {
-            assert_int_equal(
-                bh_queue_jobs_follow(w->q, w->txn, *keys[k], BH_LANE_ENTRY, &slice, &n), BH_OK);
+            const struct bh_job_follow follow = {
+                .key = *keys[k], .lane = BH_LANE_ENTRY, .jobs = &job.id, .job_count = k == 0};
+            assert_int_equal(bh_queue_jobs_follow(w->q, w->txn, &follow, &slice, &n), BH_OK);
         }
         struct bh_entry e;
         const enum bh_status there = bh_queue_read_entry(w->txn, key, &w->arena, &e);
@@ -458,8 +459,9 @@ static void jobs_follow_what_was_in_flight(void **state)
         case BH_JOB_CANCEL:
         case BH_JOB_BOUNCE:
             assert_int_equal(there, BH_ENOTFOUND);
-            assert_int_equal(bh_queue_jobs_follow(w->q, w->txn, key, BH_LANE_ENTRY, &slice, &n),
-                             BH_ENOTFOUND);
+            assert_int_equal(
+                bh_queue_jobs_follow(w->q, w->txn, &(struct bh_job_follow){.key = key}, &slice, &n),
+                BH_ENOTFOUND);
             break;
         case BH_JOB_RELEASE:
         case BH_JOB_REQUEUE: /* it has just been tried */
@@ -475,6 +477,71 @@ static void jobs_follow_what_was_in_flight(void **state)
         assert_int_equal(bh_queue_job_next(w->txn, 0, &w->arena, &job), BH_ENOTFOUND);
     }
     assert_int_equal(w->notices[BH_NOTICE_FAILED], 1);
+}
+
+/* Of the jobs that are listed when it is back, those that chose it count: one that was for other
+ * states did not, whatever it has become since. A hold that was taken back comes to nothing. */
+static void jobs_follow_in_their_order(void **state)
+{
+    static const struct {
+        enum bh_job_verb verb[3];
+        unsigned states[3];
+        bool chosen[3];
+        enum bh_entry_state becomes;
+        bool gone;
+    } cases[] = {
+        {{BH_JOB_CANCEL}, {BH_SELECT_DUE}, {false}, BH_ENTRY_DUE, false},
+        {{BH_JOB_CANCEL, BH_JOB_HOLD}, {BH_SELECT_DUE, 0}, {false, true}, BH_ENTRY_HELD, false},
+        {{BH_JOB_HOLD, BH_JOB_CANCEL}, {0, BH_SELECT_DUE}, {true, false}, BH_ENTRY_HELD, false},
+        {{BH_JOB_HOLD, BH_JOB_CANCEL}, {0, 0}, {true, true}, BH_ENTRY_DUE, true},
+        {{BH_JOB_HOLD, BH_JOB_RELEASE}, {0, 0}, {true, false}, BH_ENTRY_DUE, false},
+        {{BH_JOB_HOLD, BH_JOB_RELEASE}, {0, BH_SELECT_HELD}, {true, false}, BH_ENTRY_DUE, false},
+        {{BH_JOB_RELEASE, BH_JOB_HOLD}, {0, 0}, {false, true}, BH_ENTRY_HELD, false},
+        {{BH_JOB_HOLD, BH_JOB_RELEASE, BH_JOB_HOLD},
+         {0, 0, 0},
+         {true, false, true},
+         BH_ENTRY_HELD,
+         false},
+    };
+    struct world *w = *state;
+    for (size_t i = 0; i < BH_COUNT(cases); i++) {
+        const struct bh_queue_key key = put(w, "s@x", "a.test", BH_HINT_ENTRY, T);
+        uint64_t jobs[3];
+        size_t count = 0;
+        for (size_t k = 0; k < 3; k++) {
+            struct bh_job job = {.verb = cases[i].verb[k], .reason = BH_LIT("why")};
+            uint64_t id;
+            bh_selection_init(&job.selection);
+            job.selection.states = cases[i].states[k];
+            if (k > 0 && cases[i].verb[k] == BH_JOB_HOLD && !cases[i].chosen[k]) {
+                continue; /* no such job */
+            }
+            assert_int_equal(bh_queue_job_create(w->q, w->txn, &job, fixture_now(T), &id), BH_OK);
+            if (cases[i].chosen[k]) {
+                jobs[count++] = id;
+            }
+        }
+        settle(w, key, BH_VERDICT_KEEP, BH_ENTRY_DUE, T + 1000, T);
+        const struct bh_job_slice slice = {.outcome = {.happened = BH_HAPPENED_OPERATOR}};
+        const struct bh_queue_notifier n = notifier(w, T);
+        const struct bh_job_follow follow = {
+            .key = key, .lane = BH_LANE_ENTRY, .jobs = jobs, .job_count = count};
+        struct bh_entry e;
+        if (count > 0) { /* else nobody passed it, and nothing follows */
+            assert_int_equal(bh_queue_jobs_follow(w->q, w->txn, &follow, &slice, &n), BH_OK);
+        }
+        const enum bh_status there = bh_queue_read_entry(w->txn, key, &w->arena, &e);
+        assert_int_equal(there, cases[i].gone ? BH_ENOTFOUND : BH_OK);
+        if (there == BH_OK) {
+            assert_int_equal(e.state, cases[i].becomes);
+            assert_true(e.state != BH_ENTRY_DUE || e.due_unix_ms == T + 1000);
+            settle(w, key, BH_VERDICT_DELIVERED, BH_ENTRY_READY, 0, T);
+        }
+        struct bh_job job;
+        while (bh_queue_job_next(w->txn, 0, &w->arena, &job) == BH_OK) {
+            assert_int_equal(bh_queue_job_remove(w->q, w->txn, job.id), BH_OK);
+        }
+    }
 }
 
 static void a_job_begins_anew_after_a_crash(void **state)
@@ -641,6 +708,7 @@ int main(void)
         TEST(a_message_that_kills_twice_is_quarantined),
         TEST(jobs_resume_and_leave_newer_mail_alone),
         TEST(jobs_follow_what_was_in_flight),
+        TEST(jobs_follow_in_their_order),
         TEST(a_job_begins_anew_after_a_crash),
         TEST(a_newer_hold_or_flush_stays),
         TEST(empty_destinations_go_after_a_day),

@@ -352,11 +352,20 @@ BH_MUST_USE enum bh_status bh_queue_job_next(struct bh_kv_txn *txn, uint64_t aft
                                              struct bh_arena *arena, struct bh_job *job);
 BH_MUST_USE enum bh_status bh_queue_job_remove(struct bh_queue *q, struct bh_kv_txn *txn,
                                                uint64_t id);
-/** Carry out on one entry what jobs that are still listed mean for it: those that hold, cancel or
- * bounce. For one that a job left alone because it was in flight, and that is back.
+/** An entry that bulk jobs chose, and left alone because it was in flight; it is back. */
+struct bh_job_follow {
+    struct bh_queue_key key;
+    enum bh_lane lane;    /* the other lane is tried too */
+    const uint64_t *jobs; /* ids of those that chose it, in any order */
+    size_t job_count;     /* 0: nobody knows; each that would choose it, whatever its state */
+};
+
+/** Carry out on it what these jobs, as far as they are still listed, mean for it, as if they had met
+ * it when they chose it: it is held, cancelled or bounced; a hold that was taken back since, by a
+ * release that is still listed, comes to nothing.
  * @return BH_OK; BH_ENOTFOUND no such entry (nothing changed) */
 BH_MUST_USE enum bh_status bh_queue_jobs_follow(struct bh_queue *q, struct bh_kv_txn *txn,
-                                                struct bh_queue_key key, enum bh_lane lane,
+                                                const struct bh_job_follow *follow,
                                                 const struct bh_job_slice *slice,
                                                 const struct bh_queue_notifier *notifier);
 /** Remove the jobs that are done. */
