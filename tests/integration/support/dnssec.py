@@ -44,13 +44,16 @@ def tlsa(pem, usage=3, selector=1, matching=1):
 
 
 class Dnssec:
-    """`records` is zone -> text. `text` is the validator's address for a resolver setting."""
+    """`records` is zone -> text. `text` is the validator's address for a resolver setting; `libc`, if
+    it is wanted, another for resolv.conf, which knows port 53 only (needs root)."""
 
-    def __init__(self, folder, records):
+    def __init__(self, folder, records, for_libc=False):
         self.folder = folder
         os.makedirs(folder, exist_ok=True)
         os.chmod(folder, 0o777)
         self.knot_port, self.port = reserve_port(), reserve_port()
+        # An address of our own in 127.53/16, by a port that nobody else has.
+        self.libc = f"127.53.{self.port >> 8}.{self.port & 255}" if for_libc else None
         self.processes = []
         zones = {name: SOA for name in (*SIGNED, "plain.test")}
         for name, text in records.items():
@@ -144,6 +147,7 @@ zone:
     verbosity: 1
     num-threads: 1
     interface: 127.0.0.1@{self.port}
+    {f"interface: {self.libc}@53" if self.libc else ""}
     do-not-query-localhost: no
     module-config: "validator iterator"
     trust-anchor-file: "{self._path('anchor')}"
