@@ -55,6 +55,7 @@ struct event {
 struct model_session {
     uint32_t id; /* 0: unused */
     uint32_t dest, connector;
+    uint32_t demand; /* of TLS, for which it was opened */
     uint32_t host_count;
     uint32_t hosts[BH_ROUND_ADDRESSES_MAX];
     bool ready, idle, closing;
@@ -68,6 +69,7 @@ struct model_dest {
     uint32_t stage, glitches;
     int64_t next_attempt_unix_ms;
     uint32_t site;
+    uint32_t demand; /* of TLS, as its last plan says */
     struct bh_sched_policy policy;
 };
 
@@ -272,6 +274,7 @@ static void on_open(struct world *w, const struct bh_sched_action *a)
     *m = (struct model_session){.id = a->session,
                                 .dest = a->destination,
                                 .connector = d->policy.connector,
+                                .demand = d->demand,
                                 .host_count = a->count};
     for (uint32_t i = 0; i < a->count; i++) {
         m->hosts[i] = a->addresses[i].host;
@@ -361,6 +364,8 @@ static void on_lease(struct world *w, const struct bh_sched_action *a)
     may_leave(w, a->destination);
     struct model_session *m = session_of(w, a->session);
     assert_true(m->ready && m->idle && !m->closing);
+    /* It has shown what this destination's plan demands, and no other demand's session is used. */
+    assert_int_equal(m->demand, w->dests[a->destination].demand);
     m->idle = false;
     m->dest = a->destination;
     m->leased_count = a->count;
@@ -589,9 +594,12 @@ static void on_resolved(struct world *w, uint32_t dest)
         bh_sched_resolved_to_end(w->s, dest, w->now);
         return;
     }
-    const struct model_dest *d = &w->dests[dest];
+    struct model_dest *d = &w->dests[dest];
     struct bh_sched_address addresses[2] = {address_of(d->site), address_of(d->site + 1)};
-    char key[2] = {(char)('a' + d->site), (char)('0' + d->policy.connector)};
+    /* What is published for it may have changed since. */
+    d->demand = pick(w, 4) == 0 ? pick(w, 3) : d->demand;
+    char key[3] = {(char)('a' + d->site), (char)('0' + d->policy.connector),
+                   (char)('0' + d->demand)};
     bh_sched_resolved(w->s, dest, bh_slice(key, sizeof(key)), addresses, 1 + d->site % 2,
                       10000 + pick(w, 50000), w->now);
 }
