@@ -1,5 +1,7 @@
 #include "probe.h"
 
+#include "bh/outcome_policy.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -111,6 +113,13 @@ static bool on_before_end(void *ctx, struct bh_delivery *d, struct bh_delivery_t
     return false; /* no content was asked for: none ends */
 }
 
+/* What was said to MAIL or RCPT, and would be to all other mail: TLS or a login first, not now. */
+static bool is_of_all(const struct bh_outcome *outcome)
+{
+    const enum bh_scope scope = bh_outcome_policy(outcome).scope;
+    return scope != BH_SCOPE_RECIPIENT && scope != BH_SCOPE_MESSAGE;
+}
+
 static void on_done(void *ctx, struct bh_delivery *d, struct bh_delivery_txn *first)
 {
     struct worker_session *s = ctx;
@@ -120,7 +129,8 @@ static void on_done(void *ctx, struct bh_delivery *d, struct bh_delivery_txn *fi
         keep_outcome(t, &t->results[0].outcome);
         t->verdict = t->outcome.happened == BH_HAPPENED_REPLY && t->outcome.code / 100 == 2
                          ? PROBE_OK
-                         : PROBE_REFUSED;
+                     : is_of_all(&t->outcome) ? PROBE_WOULD_NOT
+                                              : PROBE_REFUSED;
     }
     bh_delivery_close(d, true);
 }

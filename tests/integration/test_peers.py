@@ -47,6 +47,87 @@ class Receivers(Case):
 
 
 @tag("peers")
+class TlsReceivers(Case):
+    """Peers that take mail over TLS only, from who shows a certificate by their authority."""
+
+    def to(self, kind, shown):
+        reason = why_not(kind.name)
+        if reason:
+            self.skipTest(reason)
+        ca = self.authority()
+        name = f"{kind.name}.test"
+        client, key = ca.issue("relay.us.test")
+        last = self.partner(name="last.test")
+        peer = kind(self.path(kind.name), last.address, tls=(*ca.issue(name, rsa=True), ca.pem))
+        self.addCleanup(peer.stop)
+        peer.start()
+        hop = f"smarthosts [ [127.0.0.1]:{peer.address[1]} ]"
+        demand = f"ca-file {ca.pem}; names {name}"
+        daemon = self.daemon(f"""connector good {{
+    domains good.test; {hop}
+    tls verify {{ {demand}; client-certificate {client}; client-key {key} }}
+}}
+connector nameless {{ domains nameless.test; {hop}; tls verify {{ {demand} }} }}
+connector clear {{ domains clear.test; {hop}; tls off }}
+connector other {{
+    domains other.test; {hop}
+    tls verify {{ ca-file {ca.pem}; names another.test; client-certificate {client}; client-key {key} }}
+}}""")
+        for domain in ("nameless", "clear", "other", "good"):
+            self.send(daemon, f"you@{domain}.test", content=message())
+        (got,) = last.wait_messages(1)
+        self.assertEqual(["you@good.test"], got.addresses)
+        self.assertRegex(got.content.decode("latin-1"), shown)
+        (event,) = daemon.events_of("delivered")
+        self.assertEqual(("verify", "name"), (event["tls_wanted"], event["auth"]))
+        # Nobody else's mail goes, and none is returned for it.
+        daemon.wait_line("evt=session_failed connector=nameless")
+        daemon.wait_line("evt=session_failed connector=other .*name mismatch")
+        daemon.events_where(lambda e: e.get("rcpt") == "you@clear.test" and e["code"] == 530)
+        daemon.wait_listed(3)
+        self.assertEqual([], [e for e in daemon.events() if e.get("result") == "bounced"])
+        self.assertEqual(1, len(last.messages))
+        self.assertEqual(0, daemon.ctl_run("probe", "good.test").returncode)
+        self.assertEqual(1, daemon.ctl_run("probe", "nameless.test").returncode)
+        self.assertEqual(1, daemon.ctl_run("probe", "clear.test").returncode)
+
+    def test_postfix(self):
+        self.to(Postfix, r'using TLSv1\.3 [^;]*Client CN "relay\.us\.test"[^;]*verified OK')
+
+    def test_exim(self):
+        self.to(Exim, r"with esmtps +\(TLS1\.[23]\)")
+
+    def test_opensmtpd(self):
+        """6.8.0p2 ends every handshake with OpenSSL 3 (its issues 1171 and 1239): TLS that a real
+        program offers, and breaks. Whatever is demanded, nothing leaves, and none is returned."""
+        reason = why_not("opensmtpd")
+        if reason:
+            self.skipTest(reason)
+        ca = self.authority()
+        last = self.partner(name="last.test")
+        peer = OpenSmtpd(self.path("opensmtpd"), last.address,
+                         tls=(*ca.issue("opensmtpd.test", rsa=True), ca.pem))  # fmt: skip
+        self.addCleanup(peer.stop)
+        peer.start()
+        modes = {"verify": f"verify {{ ca-file {ca.pem}; names opensmtpd.test }}", "encrypt": "encrypt",
+                 "opportunistic": "opportunistic"}  # fmt: skip
+        daemon = self.daemon("\n".join(f"""connector {mode} {{
+    domains {mode}.test
+    smarthosts [ [127.0.0.1]:{peer.address[1]} ]
+    tls {text}
+}}""" for mode, text in modes.items()))
+        for mode in modes:
+            self.send(daemon, f"you@{mode}.test")
+        for mode in ("verify", "encrypt"):
+            daemon.wait_line(f"evt=session_failed connector={mode} .*stage=tls happened=tls_failed")
+        daemon.wait_line("evt=tls_broken connector=opportunistic .*next=small_hello")
+        daemon.wait_line("evt=tls_broken connector=opportunistic .*next=clear")
+        daemon.wait_line('evt=attempt .*rcpt="you@opportunistic.test".*older than 5 minutes')
+        daemon.wait_listed(3)
+        self.assertEqual([], last.messages)
+
+
+@tag("peers")
 class Senders(Case):
     def test_postfix(self):
         reason = why_not("postfix")

@@ -238,6 +238,13 @@ class Probe(Case):
         rows, _ = self.probe(relay, "bank.test")
         self.assertEqual([("refused by the peer", 550)], [(r["verdict"], r["code"]) for r in rows])
 
+    def test_refused_without_tls_is_one(self):
+        """What is said to MAIL would be said to all mail."""
+        partner = self.partner().on("mail", "530 5.7.0 Must issue a STARTTLS command first")
+        relay = self.relay_to(partner)
+        rows, _ = self.probe(relay, "bank.test", status=1)
+        self.assertEqual([("would not deliver", 530)], [(r["verdict"], r["code"]) for r in rows])
+
     def test_nobody_answers(self):
         partner = self.partner()
         partner.down()

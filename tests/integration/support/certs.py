@@ -21,7 +21,8 @@ class Authority:
             "-keyout", self.key, "-out", self.pem, "-days", "30", "-subj", f"/CN={name}",
         )  # fmt: skip
 
-    def issue(self, *names, days=30, common=None, authority=False, stem=None):
+    def issue(self, *names, days=30, common=None, authority=False, stem=None,
+              rsa=False):  # fmt: skip
         """(certificate file, key file) for these DNS names; the folder's CA signs.
 
         days below 0: it has ended. common: the subject's name, names[0] by default; with no names
@@ -34,10 +35,9 @@ class Authority:
                 out.write("basicConstraints=critical,CA:TRUE\n")
             if names:
                 out.write("subjectAltName=" + ",".join("DNS:" + name for name in names) + "\n")
-        _openssl(
-            "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-            "-keyout", stem + ".key", "-out", stem + ".csr", "-subj", "/CN=" + common,
-        )  # fmt: skip
+        kind = ["rsa:2048"] if rsa else ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+        _openssl("req", "-newkey", *kind, "-nodes", "-keyout", stem + ".key", "-out", stem + ".csr",
+                 "-subj", "/CN=" + common)  # fmt: skip
         _openssl(
             "x509", "-req", "-in", stem + ".csr", "-CA", self.pem, "-CAkey", self.key,
             "-CAcreateserial", "-days", str(days), "-extfile", extensions, "-out", stem + ".pem",

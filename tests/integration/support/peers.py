@@ -3,6 +3,7 @@ so that what arrived can be looked at; Postfix's sendmail also hands mail to the
 zones. The mailers come from peers/setup; without root or without them the tests are skipped."""
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,8 +29,11 @@ class Peer:
 
     name = ""
 
-    def __init__(self, folder, relay_to):
+    def __init__(self, folder, relay_to, tls=None):
+        """tls=(certificate, key, authority): it takes mail over TLS only, from clients that show a
+        certificate by this authority."""
         self.folder = folder
+        self.tls = tls
         self.relay = relay_to
         self.root = os.path.join(PEERS, self.name)
         self.address = ("127.0.0.1", reserve_port())
@@ -44,6 +48,16 @@ class Peer:
         entry = pwd.getpwnam(user)
         os.makedirs(self.path(*names), exist_ok=True)
         os.chown(self.path(*names), entry.pw_uid, entry.pw_gid)
+
+    def keep_tls(self, user="root"):
+        """Copies that its user alone can read: (certificate, key, authority)."""
+        entry, kept = pwd.getpwnam(user), []
+        for name, source in zip(("own.pem", "own.key", "clients.pem"), self.tls, strict=True):
+            shutil.copyfile(source, self.path(name))
+            os.chown(self.path(name), entry.pw_uid, entry.pw_gid)
+            os.chmod(self.path(name), 0o600)
+            kept.append(self.path(name))
+        return kept
 
     def write(self, name, text):
         with open(self.path(name), "w", encoding="utf-8") as out:
@@ -94,6 +108,18 @@ class Peer:
 class Postfix(Peer):
     name = "postfix"
 
+    def tls_lines(self):
+        if not self.tls:
+            return ""
+        certificate, key, authority = self.keep_tls()
+        return f"""smtpd_tls_security_level = encrypt
+smtpd_tls_cert_file = {certificate}
+smtpd_tls_key_file = {key}
+smtpd_tls_CAfile = {authority}
+smtpd_tls_req_ccert = yes
+smtpd_tls_received_header = yes
+"""
+
     def environment(self):
         libraries = os.path.join(self.root, "usr/lib/postfix")
         return dict(os.environ, LD_LIBRARY_PATH=libraries, MAIL_CONFIG=self.path("conf"))
@@ -131,7 +157,7 @@ smtpd_peername_lookup = no
 relayhost = [{host}]:{port}
 maillog_file = {self.path("mail.log")}
 maillog_file_prefixes = {self.folder}
-""")  # fmt: skip
+{self.tls_lines()}""")  # fmt: skip
         services = """cleanup unix n - n - 0 cleanup
 pickup unix n - n 60 1 pickup
 qmgr unix n - n 300 1 qmgr
@@ -181,6 +207,22 @@ class Exim(Peer):
         host, port = self.relay
         for folder in ("spool", "log"):
             self.own("Debian-exim", folder)
+        lines, check = "tls_advertise_hosts =\n", ""
+        if self.tls:
+            certificate, key, authority = self.keep_tls("Debian-exim")
+            lines = f"""tls_advertise_hosts = *
+tls_certificate = {certificate}
+tls_privatekey = {key}
+tls_verify_certificates = {authority}
+tls_verify_hosts = *
+acl_smtp_mail = encrypted_only
+"""
+            check = """encrypted_only:
+  accept
+    encrypted = *
+  deny
+    message = 530 5.7.0 TLS is required
+"""
         self.write("exim.conf", f"""primary_hostname = exim.test
 exim_path = {self.root}/usr/sbin/exim4
 exim_user = Debian-exim
@@ -191,8 +233,7 @@ pid_file_path = {self.path("spool")}/exim.pid
 local_interfaces = 127.0.0.1
 daemon_smtp_ports = {self.address[1]}
 disable_ipv6 = true
-tls_advertise_hosts =
-host_lookup =
+{lines}host_lookup =
 rfc1413_hosts =
 acl_smtp_rcpt = check_rcpt
 acl_smtp_data = accept_all
@@ -205,7 +246,7 @@ smtp_accept_queue_per_connection = 0
 begin acl
 check_rcpt:
   {self.rcpt_acl}
-accept_all:
+{check}accept_all:
   accept
 begin routers
 out:
@@ -236,7 +277,13 @@ class OpenSmtpd(Peer):
         for folder in ("/var/spool/smtpd", "/var/lib/opensmtpd/empty"):
             os.makedirs(folder, exist_ok=True)
         os.chmod("/var/lib/opensmtpd/empty", 0o755)
-        self.write("smtpd.conf", f"""listen on 127.0.0.1 port {self.address[1]} hostname opensmtpd.test
+        head, how = "", ""
+        if self.tls:
+            certificate, key, authority = self.keep_tls()
+            head = (f'pki opensmtpd.test cert "{certificate}"\npki opensmtpd.test key "{key}"\n'
+                    f'ca clients cert "{authority}"\n')  # fmt: skip
+            how = "tls-require verify pki opensmtpd.test ca clients "
+        self.write("smtpd.conf", f"""{head}listen on 127.0.0.1 port {self.address[1]} {how}hostname opensmtpd.test
 action "relay" relay host smtp://{host}:{port} helo opensmtpd.test
 match from any for any action "relay"
 """)  # fmt: skip
