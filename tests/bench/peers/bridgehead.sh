@@ -9,6 +9,7 @@ start() {
   [ "$MODE" = smarthost ] && route="smarthosts [ [$SINK_ADDR]:$SINK_PORT ]"
   [ -z "${MAXCONN:-}" ] || connections="connections $MAXCONN;"
   case ${TLS:-} in
+  may) tls=opportunistic ;;
   reuse) tls=encrypt ;;
   resume) tls=encrypt each="messages-per-connection 1;" ;;
   esac

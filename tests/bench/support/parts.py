@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from support import accounting
+from support import accounting, sick
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TOOLS = os.environ["BENCH_BUILD"] + "/bench"
@@ -110,6 +110,24 @@ class Sink(Reporter):
         return rows
 
 
+def sick_address(kind):
+    return f"127.0.4.{sick.KINDS.index(kind) + 1}"
+
+
+class Sick(Reporter):
+    """Hosts that are ill in these ways; mail for d0.KIND.bench.test goes to them."""
+
+    def __init__(self, run, kinds):
+        # Its own port tells that all of them are up: it is bound last.
+        ready = "127.0.4.99"
+        super().__init__(
+            run, "sick",
+            [sys.executable, f"{HERE}/support/sick.py",
+             *[f"{kind}={sick_address(kind)}" for kind in kinds], f"banner={ready}"],
+            25, ready,
+        )  # fmt: skip
+
+
 class Proxy(Reporter):
     def __init__(self, run, port, to, delay_ms):
         super().__init__(
@@ -156,6 +174,8 @@ def start_name_server(run):
     zone += ["@ MX 10 sink\n@ A 127.0.0.1"]
     for i, name in enumerate(("dead", "hang", "alive")):
         zone.append(f"*.{name} MX 10 mx-{name}\nmx-{name} A 127.0.3.{i + 1}")
+    for kind in sick.KINDS:
+        zone.append(f"*.{kind} MX 10 mx-{kind}\nmx-{kind} A {sick_address(kind)}")
     files = {
         "zone": "\n".join(zone) + "\n",
         "reverse": "$ORIGIN 127.in-addr.arpa.\n$TTL 3600\n@ SOA ns.bench.test. hm 1 3600 900 86400 3600\n"
@@ -202,6 +222,7 @@ class Peer:
         if not os.path.exists(self.file):
             raise SystemExit(f"no such peer: {self.file}")
         self.run, self.group = run, accounting.Group()
+        self.port = int(extra.get("PORT", 2525))
         self.env = dict(os.environ, RUN=run, MODE=mode, PORT="2525", SINK_ADDR="127.0.0.1",
                         SINK_PORT=str(sink_port), PFX=PEERS)  # fmt: skip
         self.env.update({name: str(value) for name, value in extra.items()})
@@ -222,7 +243,7 @@ class Peer:
         began = time.monotonic()
         with open(f"{self.run}/start.log", "a") as log:
             self.shell("start", before=before, stdout=log, stderr=log)
-        if not wait_for_port(2525, 60, greeting=True):
+        if not wait_for_port(self.port, 60, greeting=True):
             with open(f"{self.run}/start.log") as log:
                 raise SystemExit(f"{self.file} did not come up: {log.read()[-3000:]}")
         return time.monotonic() - began

@@ -1,6 +1,7 @@
 """One function per scenario: (peer name, run folder) -> figures. README.md says what each one does.
 A peer that cannot do what is asked yields {"unsupported": what}."""
 
+import concurrent.futures
 import os
 import re
 import socket
@@ -8,8 +9,9 @@ import subprocess
 import time
 
 from support.accounting import Sampler, Stretch
+from support import sick
 from support.parts import (
-    Peer, Proxy, Sink, blast, left, percentiles_ms, setting, start_name_server,
+    Peer, Proxy, Sick, Sink, blast, left, percentiles_ms, setting, start_name_server,
 )  # fmt: skip
 
 ALIVE, HANG = "127.0.3.3", "127.0.3.2"
@@ -237,6 +239,62 @@ def blocked(kind):
     return scenario
 
 
+def side_by_side(peers, sink, run, seconds):
+    """Healthy mail for each of {tag: peer}, at the same rate in the same minute, so that the machine is as busy
+    for both. Figures by tag."""
+    per_second = setting("RATE", 50)
+    count = int(per_second * seconds)
+    stretches = {tag: Stretch(peer.group) for tag, peer in peers.items()}
+    options = ["-z", "alive.bench.test", "-d", "1", "-c", "40", "-R", str(per_second)]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for tag, peer in peers.items():
+            pool.submit(blast, run, count, peer.port, tag, options, min(seconds + 20, left() - 10))
+    costs = {tag: stretch.end(count) for tag, stretch in stretches.items()}
+    end = time.monotonic() + min(setting("GRACE", 15), left() - 5)
+    while time.monotonic() < end:
+        sink.now()
+        if all(len(sink.arrivals(tag)) >= count for tag in peers):
+            break
+        time.sleep(0.2)
+    return {tag: {"delivered_ms": percentiles_ms(sink.arrivals(tag), count), "cost": costs[tag]} for tag in peers}
+
+
+def isolation(name, run):
+    """N messages for hosts that are ill in every way, or in those of SICK; then healthy mail. A second instance of
+    the peer, which has nothing else to do, gets as much of it in the same minute."""
+    kinds = (os.environ.get("SICK") or " ".join(sick.KINDS)).split()
+    count = setting("N", 100000)
+    os.mkdir(f"{run}/alone", 0o755)
+    settings = {"RETRY": setting("RETRY", 60), "TLS": "may"}
+    peers = {
+        "with": Peer(name, run, "mx", 25, **settings),
+        "without": Peer(name, f"{run}/alone", "mx", 25, PORT=2625, **settings),
+    }
+    peer = peers["with"]
+    if not peer.can("retry"):
+        return {"unsupported": "retry"}
+    start_name_server(run)
+    sink = Sink(run, 25, host=ALIVE)
+    ill = Sick(run, kinds)
+    for tag, each in peers.items():
+        each.start()
+        blast(run, 200, each.port, f"warm-{tag}", ["-z", "alive.bench.test", "-d", "1"])
+    sink.wait_messages(400, left() - 10)
+    stretch, accepted = Stretch(peer.group), 0
+    for kind in kinds:
+        sent = blast(run, count // len(kinds), name=f"inject-{kind}", seconds=left() / 2,
+                     options=["-z", f"{kind}.bench.test", "-d", "1"])  # fmt: skip
+        accepted += sent["accepted"]
+    figures = {"n": count, "kinds": len(kinds), "inject": dict(stretch.end(max(accepted, 1)), accepted=accepted)}
+    figures.update(side_by_side(peers, sink, run, setting("SECONDS", 60)))
+    p99 = [figures[tag]["delivered_ms"]["p99"] for tag in ("with", "without")]
+    figures["p99_ratio"] = round(p99[0] / p99[1], 2) if p99[0] and p99[1] else None
+    figures["sick"] = ill.now().get("by_kind")
+    peers["without"].end()
+    peer.end(sink, ill)
+    return figures
+
+
 def new_mail(peer, sink, run, tag, count):
     stretch = Stretch(peer.group)
     sent = blast(run, count, name=tag, seconds=left() - 10,
@@ -378,6 +436,7 @@ SCENARIOS = {
     "throttled": throttled,
     "dead": blocked("dead"),
     "hang": blocked("hang"),
+    "isolation": isolation,
     "backlog": backlog,
     "restart": restart,
     "durable": durable,
