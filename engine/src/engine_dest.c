@@ -885,6 +885,7 @@ void edest_resolve(struct engine *e, uint32_t id)
         request.domain = d->domain;
     }
     d->resolving++;
+    d->asked_ms = engine_now(e).mono_ms;
     const enum bh_status status =
         bh_resolver_targets(engine_resolver(e, c)->resolver, &request, on_targets, r);
     if (status != BH_OK) {

@@ -68,11 +68,13 @@ struct dest_info {
     } failover;
     char last_tls[160]; /* of its last session that was ready */
     struct bh_sched_policy policy;
-    bool in_store;           /* its record was read, or its mail was put while we looked */
-    struct probe *probe;     /* NULL: one of the scheduler's */
-    struct route *route;     /* as last found; NULL: none yet */
-    bool route_wanted;       /* it has REQUIRETLS mail: MTA-STS is asked for a proof of its route */
-    bool untrusted;          /* it waits for its resolver to pass the self-test */
+    uint64_t asked_ms;   /* monotonic: when the look for its hosts began; 0: none is under way */
+    uint64_t dns_ms;     /* how long it took; told with the first lease after it */
+    bool in_store;       /* its record was read, or its mail was put while we looked */
+    struct probe *probe; /* NULL: one of the scheduler's */
+    struct route *route; /* as last found; NULL: none yet */
+    bool route_wanted;   /* it has REQUIRETLS mail: MTA-STS is asked for a proof of its route */
+    bool untrusted;      /* it waits for its resolver to pass the self-test */
     uint64_t told_weaker_ms; /* monotonic: its hosts publish more than its connector asks */
     bool unmet;              /* this round, a host could not meet the demand */
     bool published_unmet;    /* this round, what is published kept mail from a host */

@@ -196,6 +196,10 @@ void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
         return;
     }
     lease->session = action->session;
+    if (action->session != 0) {
+        lease->dns_ms = d->dns_ms;
+        d->dns_ms = 0;
+    }
     lease->sched_id = d->id;
     lease->lifted = lifted;
     lease->early_ms = lifted ? (int64_t)d->policy.retry.glitch_ms : 0;

@@ -66,6 +66,32 @@ static void put_tls(struct bh_json *json, const struct tls_seen *tls)
     put_text(json, "audit_would_refuse", tls->audit);
 }
 
+/* Where its time went: what is not the resolver's, the connection's or the partner's was in the
+ * queue. */
+static void put_times(struct bh_json *json, const struct lease_item *item, int64_t age_ms)
+{
+    const struct lease *lease = item->lease;
+    const struct {
+        const char *name;
+        uint64_t ms;
+    } parts[] = {{"dns_ms", item == &lease->items[0] ? lease->dns_ms : 0},
+                 {"connect_ms", item->took.connect_ms},
+                 {"tls_ms", item->took.tls_ms},
+                 {"transfer_ms", item->took.transfer_ms}};
+    uint64_t sum = 0;
+    for (size_t i = 0; i < BH_COUNT(parts); i++) {
+        sum += parts[i].ms;
+    }
+    bh_json_key(json, "age_ms");
+    bh_json_i64(json, age_ms);
+    bh_json_key(json, "queue_ms");
+    bh_json_u64(json, age_ms > 0 && (uint64_t)age_ms > sum ? (uint64_t)age_ms - sum : 0);
+    for (size_t i = 0; i < BH_COUNT(parts); i++) {
+        bh_json_key(json, parts[i].name);
+        bh_json_u64(json, parts[i].ms);
+    }
+}
+
 static void tell_recipient(struct engine *e, const struct lease_item *item, size_t i)
 {
     const struct bh_settle_recipient *r = &item->settle.recipients[i];
@@ -106,8 +132,7 @@ static void tell_recipient(struct engine *e, const struct lease_item *item, size
     }
     bh_json_key(&event.json, "text");
     bh_json_str(&event.json, bh_slice_take(text_of(o), 256));
-    bh_json_key(&event.json, "age_ms");
-    bh_json_i64(&event.json, engine_now(e).unix_ms - item->entry.arrival_unix_ms);
+    put_times(&event.json, item, engine_now(e).unix_ms - item->entry.arrival_unix_ms);
     if (r->verdict == BH_VERDICT_KEEP && item->settle.remaining == BH_ENTRY_DUE) {
         bh_json_key(&event.json, "next");
         bh_json_i64(&event.json, item->settle.due_unix_ms);

@@ -280,6 +280,8 @@ static void keep_route(struct engine *e, struct dest_info *d)
         key = bh_buf(key_text, sizeof(key_text));
         bh_buf_put(&key, bh_slice(d->key, sizeof(d->key)));
     }
+    d->dns_ms = d->asked_ms > 0 ? engine_now(e).mono_ms - d->asked_ms : 0;
+    d->asked_ms = 0;
     bh_sched_resolved(e->sched, d->id, bh_buf_slice(&key), addresses, count,
                       (uint64_t)d->route->ttl_s * 1000, engine_now(e));
 }

@@ -45,6 +45,10 @@ struct lease_item {
 
     struct bh_delivery_txn txn; /* the worker's */
     uint64_t started_ms;        /* monotonic */
+    struct {
+        uint64_t connect_ms, tls_ms; /* of its session; 0 if an earlier message waited for it */
+        uint64_t transfer_ms;        /* from the end of the one before it to its last reply */
+    } took;
 
     struct bh_settle settle; /* the engine's judgement; in lease->judged */
     enum bh_sched_signal signal;
@@ -70,6 +74,7 @@ struct lease {
     void *owner;
     struct bh_inflight *inflight;   /* borrowed; where the reader says what it handles */
     const struct bh_config *config; /* counted */
+    uint64_t dns_ms;                /* that its first message waited for the way to the hosts */
     uint32_t destination;           /* the store's */
     uint32_t sched_id; /* the scheduler's: the same, or what carries TLS-Required: No */
     bool lifted;       /* only such messages may go */

@@ -114,6 +114,7 @@ static void on_ready(void *ctx, struct bh_delivery *d, const struct bh_delivery_
 {
     struct worker_session *s = ctx;
     (void)d;
+    s->ready_ms = uv_now(&s->worker->loop);
     worker_note_ready(s, ready);
     bh_mailbox_post_always(s->worker->options.engine, &s->ready);
 }
@@ -155,6 +156,21 @@ static void keep_hosts(struct lease_item *item)
     }
 }
 
+/* Where a message's time went with its session. */
+static void note_times(struct worker_session *s, struct lease_item *item)
+{
+    const uint64_t now_ms = uv_now(&s->worker->loop);
+    uint64_t from_ms = item->started_ms > s->done_ms ? item->started_ms : s->done_ms;
+    from_ms = s->ready_ms > from_ms ? s->ready_ms : from_ms;
+    item->took.transfer_ms = now_ms > from_ms ? now_ms - from_ms : 0;
+    if (!s->setup_told && s->ready_ms > 0) {
+        item->took.connect_ms = s->connect_ms;
+        item->took.tls_ms = s->tls_ms;
+        s->setup_told = true;
+    }
+    s->done_ms = now_ms;
+}
+
 static void on_done(void *ctx, struct bh_delivery *d, struct bh_delivery_txn *first)
 {
     struct worker_session *s = ctx;
@@ -164,6 +180,7 @@ static void on_done(void *ctx, struct bh_delivery *d, struct bh_delivery_txn *fi
         struct lease_item *item = first->user;
         BH_ASSERT(s->given > 0);
         s->given--;
+        note_times(s, item);
         keep_hosts(item);
         bh_mailbox_post_always(s->worker->options.engine, &item->letter);
         first = next;

@@ -53,6 +53,8 @@ struct worker_session {
     struct bh_delivery *delivery; /* the worker's from here on */
     struct lease *lease;          /* given */
     uint32_t given;               /* items not decided */
+    uint64_t ready_ms, done_ms;   /* monotonic: when it was ready; when the last item was done */
+    bool setup_told;              /* who waited for the connection was told how long */
 
     /* Told with `ready`. */
     uint32_t target;

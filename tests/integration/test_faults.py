@@ -122,6 +122,7 @@ class Receiving(Case):
     def dies_receiving(self, fault):
         """A client whose message ends the process, and hears nothing of it."""
         self.relay.environment = {"BH_FAULT_CRASH_INTAKE": fault}
+        earlier = len(self.relay.lines)
         self.relay.start()
         with RawClient(self.relay.address) as client:
             self.begin(client)
@@ -129,7 +130,7 @@ class Receiving(Case):
                 self.assertEqual(354, client.reply().code)
                 client.send(message() + b".\r\n")
             if fault == "hang":
-                self.relay.wait_line("evt=fault_hangs")
+                self.relay.wait_line("evt=fault_hangs", after=earlier)
                 self.relay.process.send_signal(signal.SIGABRT)  # As a watchdog does.
             self.assertEqual(-signal.SIGABRT, self.relay.wait_end())
 

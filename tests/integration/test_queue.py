@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 
 from harness import Case, smarthost, tag
 from support.partner import HANG
@@ -368,3 +369,28 @@ class Manners(Case):
         self.assertEqual("received", events[0]["evt"])
         results = {e["rcpt"]: e["result"] for e in events if e["evt"] == "attempt"}
         self.assertEqual({"ok@bank.test": "delivered", "gone@bank.test": "bounced"}, results)
+
+    def test_an_attempt_says_where_its_time_went(self):
+        partner = self.partner()
+        gate = threading.Event()
+        self.addCleanup(gate.set)
+
+        def late(argument):
+            gate.wait(60)
+            return "250 2.0.0 late, but taken"
+
+        partner.on("dot", late)
+        daemon = self.relay_to(partner)
+        queue_id = self.send(daemon)
+        partner.wait_command("dot")
+        began = time.monotonic()
+        for _ in range(5):
+            daemon.ctl("status")  # Takes its time, as the partner does.
+        waited_ms = (time.monotonic() - began) * 1000
+        gate.set()
+        event = daemon.events_where(lambda e: e.get("evt") == "attempt" and e.get("msg") == queue_id)[0]
+        parts = [event[part + "_ms"] for part in ("queue", "dns", "connect", "tls", "transfer")]
+        self.assertGreaterEqual(event["transfer_ms"], int(waited_ms) - 2)
+        self.assertLess(event["connect_ms"] + event["tls_ms"] + event["dns_ms"], event["transfer_ms"])
+        self.assertLessEqual(abs(event["age_ms"] - sum(parts)), 10)  # Two clocks, in whole ms.
+        self.assertRegex(daemon.ctl_run("why", queue_id, options=()).stdout, r"\(.*transfer [0-9]+ m?s\)")

@@ -63,6 +63,29 @@ void render_audit_end(struct output *out, const json_t *end)
 }
 
 /* An event of `why`, on a line. */
+/* "  (queue 27 ms, connect 3 ms, transfer 2 ms)": where an attempt's time went. */
+static void event_times(const json_t *row)
+{
+    static const char *const parts[] = {"queue", "dns", "connect", "tls", "transfer"};
+    const char *before = "  (";
+    for (size_t i = 0; i < COUNT(parts); i++) {
+        char key[16];
+        char text[TEXT_TIME];
+        snprintf(key, sizeof(key), "%s_ms", parts[i]);
+        const int64_t ms = row_number(row, key);
+        if (ms > 0) {
+            if (ms < 1000) {
+                snprintf(text, sizeof(text), "%d ms", (int)ms);
+            } else {
+                (void)text_span(ms, text);
+            }
+            printf("%s%s %s", before, parts[i], text);
+            before = ", ";
+        }
+    }
+    printf("%s", before[0] == ',' ? ")" : "");
+}
+
 void render_event(struct output *out, const json_t *row)
 {
     char text[TEXT_TIME];
@@ -87,6 +110,7 @@ void render_event(struct output *out, const json_t *row)
             put_safe(stdout, value);
         }
     }
+    event_times(row);
     printf("\n");
 }
 
