@@ -265,6 +265,29 @@ bool bh_load_name(struct bh_load *load, const struct bh_config_node *node,
     return true;
 }
 
+/* "credential:NAME": what the service manager hands over, found when it is needed (systemd's
+ * LoadCredential=). */
+static bool read_credential(struct bh_load *load, const struct bh_config_node *node,
+                            const struct bh_config_value *value, struct bh_slice *path)
+{
+    const struct bh_slice name = bh_slice_skip(value->text, BH_CREDENTIAL_PREFIX.len);
+    if (name.len == 0 || name.ptr[0] == '.' || bh_slice_find(name, '/') < name.len) {
+        bh_load_error(load, node, value,
+                      "'%.*s' names no credential: credential:NAME, as in systemd's "
+                      "LoadCredential=NAME:...",
+                      BH_FMT(bh_load_shown(value->text)));
+        return false;
+    }
+    char *copy = bh_load_alloc(load, value->text.len + 1);
+    if (copy == NULL) {
+        return false;
+    }
+    memcpy(copy, value->text.ptr, value->text.len);
+    copy[value->text.len] = '\0';
+    *path = bh_slice(copy, value->text.len);
+    return true;
+}
+
 /* A path, resolved against the file that names it; a FILE must exist. */
 static bool read_path(struct bh_load *load, const struct bh_setting *setting,
                       const struct bh_config_node *node, const struct bh_config_value *value,
@@ -273,6 +296,9 @@ static bool read_path(struct bh_load *load, const struct bh_setting *setting,
     if (value->text.len == 0) {
         wrong(load, setting, node, value);
         return false;
+    }
+    if ((setting->flags & BH_LATER) != 0 && bh_slice_starts(value->text, BH_CREDENTIAL_PREFIX)) {
+        return read_credential(load, node, value, path);
     }
     if (!bh_config_resolve_path(load->arena, node->file, value->text, path)) {
         load->no_memory = true;

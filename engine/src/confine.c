@@ -45,7 +45,9 @@ struct bh_config_reader confine_reader(const struct bh_config_reader *reader,
 
 static void allow_file(void *ctx, const struct config_file *file)
 {
-    bh_sandbox_read_file(ctx, file->path.ptr);
+    if (file->path.ptr[0] == '/') { /* else a credential, whose folder is allowed as a whole */
+        bh_sandbox_read_file(ctx, file->path.ptr);
+    }
 }
 
 /* Programs' libraries, which some functions of the C library load when first called; time zones;

@@ -160,6 +160,22 @@ defaults { retry quick; tls off }"""
         self.keep(SECRET)
         partner.wait_messages(1)
 
+    def test_a_credential_of_the_service_manager(self):
+        """Named, not where it lies; it is read again when it has changed, and never shown."""
+        os.mkdir(self.path("credentials"))
+        partner = self.asking()
+        auth = "auth plain { user relay; password-file credential:bank.secret }"
+        daemon = self.daemon(
+            smarthost("out", partner, self.verify() + "\n    limits { idle 100ms }\n    " + auth), start=False)
+        daemon.environment["CREDENTIALS_DIRECTORY"] = self.path("credentials")
+        daemon.start()
+        self.send(daemon)
+        self.kept(daemon, "our_secret", "credential:bank.secret")
+        self.keep(SECRET, self.path("credentials", "bank.secret"))
+        partner.wait_messages(1)
+        self.assertEqual([], [v for _, _, v in partner.logins if not v.startswith("235")])
+        self.secret_nowhere(daemon)
+
     def test_a_changed_secret_is_used_without_reload(self):
         partner = self.asking()
         daemon = self.relay_to(partner, self.policy() + "\n    limits { idle 100ms }")

@@ -197,6 +197,11 @@ static const struct {
      " auth plain { user u; password-file /p } }\n",
      "t.conf:2:2: error: credentials go to an authenticated peer only: use tls verify, pin or "
      "dane-only, or allow-unauthenticated-peer { until DATE; reason \"...\" }\n"},
+    {"connector a { domains a.example; tls verify\n"
+     " auth plain { user u; password-file credential:a/b } }\n",
+     "t.conf:2:2: error: auth needs a 'password-file'\n"
+     "t.conf:2:37: error: 'credential:a/b' names no credential: credential:NAME, as in systemd's "
+     "LoadCredential=NAME:...\n"},
     {"listen 127.0.0.1:1 { relay-from certificate }\n"
      "listen 127.0.0.1:2 { auth-file /etc/users }\n"
      "listen 127.0.0.1:3 { relay-from certificate; tls starttls { certificate /c; key /k } }\n"

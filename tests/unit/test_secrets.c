@@ -76,6 +76,31 @@ static void it_is_read_again_once_changed(void **unused)
     bh_secrets_destroy(secrets);
 }
 
+/* What a service manager hands over is named, not where it lies. */
+static void a_credential_is_found_by_its_name(void **unused)
+{
+    (void)unused;
+    struct bh_secrets *secrets = bh_secrets_create();
+    struct bh_slice secret;
+    const struct bh_slice named = BH_LIT("credential:secret");
+    struct bh_buf error = bh_buf(reason, sizeof(reason) - 1);
+    write_file(BH_LIT("handed over\n"), 0600);
+    assert_int_equal(unsetenv("CREDENTIALS_DIRECTORY"), 0);
+    assert_int_equal(bh_secrets_get(secrets, named, &secret, &error), BH_EIO);
+    reason[error.len] = '\0';
+    assert_non_null(strstr(reason, "credential:secret: no service manager"));
+    assert_int_equal(setenv("CREDENTIALS_DIRECTORY", folder, 1), 0);
+    assert_int_equal(bh_secrets_get(secrets, named, &secret, &error), BH_OK);
+    assert_true(bh_slice_eq(secret, BH_LIT("handed over")));
+    assert_int_equal(bh_secret_check(named, &error), BH_OK);
+    write_file(BH_LIT("another\n"), 0600);
+    assert_int_equal(bh_secrets_get(secrets, named, &secret, &error), BH_OK);
+    assert_true(bh_slice_eq(secret, BH_LIT("another")));
+    assert_int_equal(unsetenv("CREDENTIALS_DIRECTORY"), 0);
+    assert_int_equal(bh_secrets_get(secrets, named, &secret, &error), BH_EIO);
+    bh_secrets_destroy(secrets);
+}
+
 static void what_is_no_secret(void **unused)
 {
     (void)unused;
@@ -155,6 +180,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_is_read_again_once_changed),
+        cmocka_unit_test(a_credential_is_found_by_its_name),
         cmocka_unit_test(what_is_no_secret),
         cmocka_unit_test(more_files_than_places),
         cmocka_unit_test(who_may_read_it),

@@ -86,6 +86,9 @@ struct bh_tls_policy {
     struct bh_tls_demand exception_demand; /* in force until the exception ends */
 };
 
+/** In place of a path: a secret that the service manager hands over, by its name behind this. */
+#define BH_CREDENTIAL_PREFIX BH_LIT("credential:")
+
 struct bh_auth {
     enum bh_auth_mech mech;
     struct bh_slice user;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/crypto.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -10,6 +11,8 @@
 
 #include "bh/unreadable.h"
 #include "secret_memory.h"
+
+#define PATH_LEN_MAX 4096
 
 struct entry {
     char *path; /* NULL: free */
@@ -122,12 +125,35 @@ static const char *fault_of(const char *octets, size_t len)
     return NULL;
 }
 
+/* Where it lies: the path itself, or a credential's. @return NULL: nobody hands over credentials */
+static const char *file_of(struct bh_slice path, char storage[PATH_LEN_MAX])
+{
+    static const struct bh_slice prefix = {"credential:", sizeof("credential:") - 1};
+    const char *folder = NULL;
+    int len = 0;
+    if (!bh_slice_starts(path, prefix)) {
+        return path.ptr;
+    }
+    folder = getenv("CREDENTIALS_DIRECTORY");
+    if (folder != NULL) {
+        len = snprintf(storage, PATH_LEN_MAX, "%s/%s", folder, path.ptr + prefix.len);
+    }
+    return len > 0 && len < PATH_LEN_MAX ? storage : NULL;
+}
+
 /* @param octets  room for BH_SECRET_LEN_MAX + 2 */
 static enum bh_status load(struct bh_slice path, char *octets, size_t *len, struct stat *seen,
                            struct bh_buf *error)
 {
+    char storage[PATH_LEN_MAX];
+    const char *file = file_of(path, storage);
+    if (file == NULL) {
+        return explain(
+            error, path,
+            "no service manager hands over credentials (CREDENTIALS_DIRECTORY is not set)");
+    }
     /* A named pipe would have the open wait for a writer. */
-    const int fd = open(path.ptr, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    const int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) {
         return explain_errno(error, path, errno);
     }
@@ -211,8 +237,10 @@ enum bh_status bh_secrets_get(struct bh_secrets *secrets, struct bh_slice path,
     struct stat now;
     BH_ASSERT(path.len > 0 && path.ptr[path.len] == '\0');
     struct entry *entry = place_of(secrets, path);
-    const bool fresh =
-        entry->path != NULL && stat(path.ptr, &now) == 0 && unchanged(&now, &entry->seen);
+    char storage[PATH_LEN_MAX];
+    const char *file = file_of(path, storage);
+    const bool fresh = entry->path != NULL && file != NULL && stat(file, &now) == 0 &&
+                       unchanged(&now, &entry->seen);
     if (!fresh) {
         const enum bh_status status = fill(secrets, entry, path, error);
         if (status != BH_OK) {

@@ -16,7 +16,8 @@ struct bh_secrets *bh_secrets_create(void);
 void bh_secrets_destroy(struct bh_secrets *secrets);
 
 /** The secret in a file, without one newline (or CRLF) at its end.
- * @param path    NUL-terminated behind its slice
+ * @param path    NUL-terminated behind its slice; or "credential:NAME", a file of the folder that
+ *                the service manager names in CREDENTIALS_DIRECTORY
  * @param secret  set; borrowed until the next call with the same store
  * @param error   appended to (cut): "PATH: why"
  * @return BH_OK; BH_EIO: unreadable, not a regular file, empty, too long, or has a NUL or a line
