@@ -167,6 +167,10 @@ class Audit(Case):
         queue_id = self.send(self.relay, "a@bank.test")
         rows = self.relay.until(lambda rows: any(r["kind"] == "attempt" for r in rows), "why", queue_id)
         attempt = next(row for row in rows if row["kind"] == "attempt")
+        (shown,) = [row for row in self.relay.ctl("show", queue_id) if row["kind"] == "recipient"]
+        self.assertEqual(attempt["tls_got"], shown["tls_got"])
+        text = self.relay.ctl_run("show", queue_id, options=()).stdout
+        self.assertRegex(text, r"encrypt:TLSv1\.3 .*unauthenticated")
         self.assertEqual(("encrypt", "connector"), (attempt["tls_wanted"], attempt["tls_from"]))
         self.assertIn("TLSv1.3", attempt["tls_got"])
         self.relay.wait_line(r'evt=attempt .*tls="encrypt:TLSv1\.3')

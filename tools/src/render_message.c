@@ -77,9 +77,16 @@ static void message_line(struct output *out, const json_t *row)
 static void recipient_row(struct output *out, const json_t *row)
 {
     static const char *const names[] = {"RECIPIENT", "DESTINATION", "CONNECTOR", "STATE",
-                                        ">TRIES",    ">NEXT",       "~LAST"};
+                                        ">TRIES",    ">NEXT",       "TLS",       "~LAST"};
     char text[TEXT_TIME];
     char last[LINE];
+    char tls[512] = "";
+    if (row_text(row, "tls_wanted")[0] != 0) {
+        const char *got = row_text(row, "tls_got");
+        const char *why = row_text(row, "tls_reason");
+        snprintf(tls, sizeof(tls), "%s:%s%s%s", row_text(row, "tls_wanted"),
+                 got[0] != 0 ? got : "none", why[0] != 0 ? ": " : "", why);
+    }
     table_columns(out, names, COUNT(names));
     table_cell(out, row_text(row, "address"));
     table_cell(out, row_text(row, "destination"));
@@ -87,6 +94,7 @@ static void recipient_row(struct output *out, const json_t *row)
     table_cell(out, row_flag(row, "recipient_uncertain") ? "uncertain" : state_text(row));
     table_number(out, row_number(row, "recipient_attempts"));
     table_cell(out, render_ahead(out, row, "next_unix_ms", text));
+    table_cell(out, tls);
     entry_text(row, last);
     table_cell(out, last);
 }

@@ -185,7 +185,7 @@ static void put_message(struct bh_view *v)
 
 /* A row for each recipient: together they may be more than a row holds. */
 static void put_recipients(struct bh_view *v, const struct bh_entry *e,
-                           const struct bh_destination *d)
+                           const struct bh_destination *d, const struct bh_decision *latest)
 {
     for (size_t i = 0; i < e->recipient_count; i++) {
         const struct bh_entry_recipient *r = &e->recipients[i];
@@ -206,6 +206,12 @@ static void put_recipients(struct bh_view *v, const struct bh_entry *e,
         if (r->tried) {
             view_outcome(&j, "last", &r->last);
             view_time(&j, "last_unix_ms", r->last_unix_ms);
+        }
+        if (latest != NULL) {
+            view_str(&j, "tls_wanted", latest->tls_wanted);
+            view_str(&j, "tls_from", latest->tls_origin);
+            view_str(&j, "tls_got", latest->tls_got);
+            view_str(&j, "tls_reason", latest->tls_reason);
         }
         view_row_end(v, &j);
     }
@@ -330,8 +336,16 @@ static enum bh_status message_step(struct bh_view *v, struct bh_kv_txn *txn,
 static enum bh_status show_entry(struct bh_view *v, struct bh_kv_txn *txn, const struct bh_entry *e,
                                  const struct bh_destination *d)
 {
-    (void)txn;
-    put_recipients(v, e, d);
+    struct bh_slice records[BH_QUEUE_HISTORY_MAX];
+    struct bh_decision latest;
+    size_t count = 0;
+    const enum bh_status status = bh_queue_read_history(txn, e->key, &v->scratch, records, &count);
+    if (status != BH_OK && status != BH_ENOTFOUND) {
+        return status;
+    }
+    const bool known =
+        status == BH_OK && count > 0 && bh_decision_decode(records[count - 1], &latest) == BH_OK;
+    put_recipients(v, e, d, known ? &latest : NULL);
     return BH_OK;
 }
 
