@@ -11,7 +11,7 @@ start() {
   case ${TLS:-} in
   may) tls=opportunistic ;;
   reuse) tls=encrypt ;;
-  resume) tls=encrypt each="messages-per-connection 1;" ;;
+  full|resume) tls=encrypt each="messages-per-connection 1;" ;;
   esac
   [ -z "${RETRY:-}" ] || retry=bench
   cat > "$RUN/bridgehead.conf" <<X
@@ -48,5 +48,5 @@ stop() { kill "$(cat "$RUN/bridgehead.pid")" 2>/dev/null || true; }
 pids() { cat "$RUN/bridgehead.pid"; }
 queue_list() { "$bhctl" --config "$RUN/bridgehead.conf" list; }
 flush() { "$bhctl" --config "$RUN/bridgehead.conf" flush --all; }
-# No tls-full: a session that proved what the connector demands is always offered for resumption.
-can() { case $1 in tls-reuse|tls-resume|maxconn|retry) ;; *) return 1 ;; esac; }
+# It always offers a session for resumption that proved what the connector demands; for `full` the sink gives none.
+can() { case $1 in tls-full|tls-reuse|tls-resume|maxconn|retry) ;; *) return 1 ;; esac; }

@@ -1,13 +1,20 @@
 /* sink.c - takes mail and forgets it: the far end of the benchmark (Linux, one thread, epoll).
  *
- *  -a ADDR -p PORT   listen there (127.0.0.1 2525)
- *  -n COUNT          write the report once COUNT messages are here, and go on
- *  -o FILE           the report goes there          -T SECS   end after SECS seconds
- *  -L FILE           a line per message: X-Blast-Id, X-Blast-Time, time of our reply, 1 if
- * encrypted -C CERT -K KEY    PEM files: offer STARTTLS -P                do not offer PIPELINING
- * -B        do not offer CHUNKING -H                accept connections, read, never say a word A
- * partner that throttles: -x CONNS          more connections than these get 421 -m N 421 after N
- * messages of one connection -r RATE           more messages than these in a second get 450
+ *  - `-a ADDR -p PORT`: listen there (127.0.0.1 2525)
+ *  - `-n COUNT`: write the report once COUNT messages are here, and go on
+ *  - `-o FILE`: the report goes there
+ *  - `-T SECS`: end after SECS seconds
+ *  - `-L FILE`: a line per message: X-Blast-Id, X-Blast-Time, time of our reply, 1 if encrypted
+ *  - `-C CERT -K KEY`: PEM files: offer STARTTLS
+ *  - `-N`: give out no sessions: each handshake is a full one
+ *  - `-P`, `-B`: do not offer PIPELINING, CHUNKING
+ *  - `-H`: accept connections, read, never say a word
+ *
+ * A partner that throttles:
+ *
+ *  - `-x CONNS`: more connections than these get 421
+ *  - `-m N`: 421 after N messages of one connection
+ *  - `-r RATE`: more messages than these in a second get 450
  *
  * SIGUSR1: the report; SIGTERM and SIGINT: the report, and the end. Times are of CLOCK_REALTIME. */
 #include <errno.h>
@@ -242,13 +249,18 @@ static void accept_all(int listener)
     }
 }
 
-static SSL_CTX *tls_load(const char *certificate, const char *key)
+static SSL_CTX *tls_load(const char *certificate, const char *key, bool no_resumption)
 {
     SSL_CTX *context = SSL_CTX_new(TLS_server_method());
     if (context == NULL || SSL_CTX_use_certificate_chain_file(context, certificate) != 1 ||
         SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM) != 1) {
         ERR_print_errors_fp(stderr);
         exit(2);
+    }
+    if (no_resumption) {
+        SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
+        SSL_CTX_set_num_tickets(context, 0);
+        SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     }
     SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     return context;
@@ -259,9 +271,10 @@ static struct sockaddr_in options(int argc, char **argv, double *end_s)
     const char *address = "127.0.0.1";
     const char *certificate = NULL;
     const char *key = NULL;
+    bool no_resumption = false;
     long port = 2525;
     int o;
-    while ((o = getopt(argc, argv, "a:p:n:o:T:L:C:K:PBHx:m:r:")) != -1) {
+    while ((o = getopt(argc, argv, "a:p:n:o:T:L:C:K:NPBHx:m:r:")) != -1) {
         switch (o) {
         case 'a':
             address = optarg;
@@ -287,6 +300,9 @@ static struct sockaddr_in options(int argc, char **argv, double *end_s)
         case 'K':
             key = optarg;
             break;
+        case 'N':
+            no_resumption = true;
+            break;
         case 'P':
             sink_opt.no_pipelining = true;
             break;
@@ -311,7 +327,7 @@ static struct sockaddr_in options(int argc, char **argv, double *end_s)
         }
     }
     if (certificate != NULL && key != NULL) {
-        tls_context = tls_load(certificate, key);
+        tls_context = tls_load(certificate, key, no_resumption);
         sink_opt.tls = true;
     }
     return bench_address(address, port);

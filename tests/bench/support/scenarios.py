@@ -122,7 +122,9 @@ def tls(name, run):
         check=True, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     start_name_server(run)
-    sink = Sink(run, 2526, count + first, options=["-C", f"{run}/certificate", "-K", f"{run}/key"])
+    # A peer that keeps sessions for their own sake is given none to keep.
+    options = ["-C", f"{run}/certificate", "-K", f"{run}/key"] + (["-N"] if mode == "full" else [])
+    sink = Sink(run, 2526, count + first, options=options)
     peer.start()
     warm(sink, run, first)
     figures = through(peer, sink, run, count)
