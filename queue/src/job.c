@@ -262,6 +262,7 @@ static enum bh_status act_after_all(struct following *f, struct bh_job *job)
     }
     f->acting.job = job;
     enum bh_status status = act(&f->acting, &f->e, &f->arena);
+    f->acting.job = NULL; /* it lives with the caller */
     if (status == BH_OK) {
         job->acted++;
         job->in_flight -= job->in_flight > 0 ? 1 : 0;
@@ -316,7 +317,7 @@ static enum bh_status follow_each(struct following *f, struct bh_arena *arena)
 
 static enum bh_status follow_hold(struct following *f, struct bh_arena *arena)
 {
-    struct bh_job job;
+    struct bh_job job = {0};
     if (f->ended || f->held_by == 0) {
         return BH_OK;
     }

@@ -42,7 +42,7 @@ static void expect_open(struct rig *r, uint32_t destination, uint8_t first, uint
 {
     expect(r, BH_SCHED_OPEN, destination);
     assert_int_equal(r->a.count, last - first + 1);
-    for (uint8_t i = 0; i < r->a.count; i++) {
+    for (uint32_t i = 0; i < r->a.count; i++) {
         const struct bh_sched_address wanted = host((uint8_t)(first + i));
         assert_true(bh_ip_eq(&r->a.addresses[i].ip, &wanted.ip));
     }

@@ -360,9 +360,9 @@ struct bh_job_follow {
     size_t job_count;     /* 0: nobody knows; each that would choose it, whatever its state */
 };
 
-/** Carry out on it what these jobs, as far as they are still listed, mean for it, as if they had met
- * it when they chose it: it is held, cancelled or bounced; a hold that was taken back since, by a
- * release that is still listed, comes to nothing.
+/** Carry out on it what these jobs, as far as they are still listed, mean for it, as if they had
+ * met it when they chose it: it is held, cancelled or bounced; a hold that was taken back since, by
+ * a release that is still listed, comes to nothing.
  * @return BH_OK; BH_ENOTFOUND no such entry (nothing changed) */
 BH_MUST_USE enum bh_status bh_queue_jobs_follow(struct bh_queue *q, struct bh_kv_txn *txn,
                                                 const struct bh_job_follow *follow,
