@@ -1,5 +1,9 @@
 """What an operator reads, as text: the first line answers the question, and the reason stands where
 one looks for it."""
+import os
+import socket
+import threading
+
 from harness import Case, smarthost
 
 
@@ -60,6 +64,25 @@ defaults { retry slow; tls off }"""
         self.assertRegex(self.say("status")[0], "^engine not running. 3 queued in 1 destination, 1 backing off")
         self.assertEqual(why[:2], self.say("why", ids[1])[:2])
         self.assertIn("connection refused", self.say("list")[1])
+
+    def test_an_engine_that_dies_as_it_is_asked(self):
+        self.stuck(1)
+        self.relay.kill()
+        path = self.relay.path("control")
+        os.unlink(path)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen()
+
+            def hang_up():
+                connection, _ = listener.accept()
+                connection.close()
+
+            thread = threading.Thread(target=hang_up)
+            thread.start()
+            status = self.say("status")
+            thread.join()
+        self.assertRegex(status[0], "^engine not running. 1 queued in 1 destination")
 
     def test_hold_until_and_release(self):
         ids = self.stuck()

@@ -6,7 +6,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "bhctl.h"
+#include "output.h"
 
 char *request_line(const struct options *options, enum bh_control_verb verb)
 {
@@ -75,6 +75,7 @@ static int take_line(struct output *out, struct bh_slice line)
     return code;
 }
 
+/* @return the exit code, -1: the engine is gone, and nothing was shown */
 static int read_answer(int fd, struct output *out)
 {
     static char storage[BH_CONTROL_ROW_MAX];
@@ -94,6 +95,9 @@ static int read_answer(int fd, struct output *out)
                                 : 0;
         if (got < 0 && errno == EINTR) {
             continue;
+        }
+        if (got <= 0 && out->rows == 0 && bh_control_verb_is_view(out->verb)) {
+            return -1; /* It died as it was asked: the store itself can still tell. */
         }
         if (got <= 0) {
             output_fail(out, "the engine ended the connection before its answer was whole", NULL);
@@ -117,13 +121,15 @@ int client_ask(const struct options *options, const char *socket_path, enum bh_c
     }
     char *line = request_line(options, verb);
     const bool sent = line != NULL && send_all(fd, line, strlen(line)) && send_all(fd, "\n", 1);
-    free(line);
     int code = EXIT_UNREACHABLE;
     if (sent) {
         code = read_answer(fd, out);
+    } else if (line != NULL && bh_control_verb_is_view(verb)) {
+        code = -1; /* as in read_answer */
     } else {
         output_error(options, "the request could not be sent to the engine", NULL);
     }
+    free(line);
     close(fd);
     return code;
 }
