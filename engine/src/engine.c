@@ -196,6 +196,9 @@ static void act(struct engine *e, const struct bh_sched_action *action)
         }
         return;
     }
+    if (e->drained) {
+        return; /* look-ups that are cut off: nobody waits for what the store would say any more */
+    }
     switch (action->kind) {
     case BH_SCHED_RESOLVE:
         edest_resolve(e, action->destination);

@@ -282,6 +282,18 @@ class Manners(Case):
         daemon.stop()
         self.assertEqual([queue_id], [row["id"] for row in daemon.list()])
 
+    def test_sigterm_cuts_off_look_ups(self):
+        """They come to nothing: no destination is parked for a name server that was not waited for."""
+        names = self.dns()
+        names.silent.add("bank.test")
+        daemon = self.daemon("connector out { domains * }", resolver=names.text, start=False)
+        daemon.blocks["resolver"] = daemon.blocks["resolver"].replace("timeout 1s", "timeout 20s")
+        daemon.start()
+        self.send(daemon)
+        names.wait_until(lambda: names.queries, "a question")
+        daemon.stop()
+        self.assertEqual(["active"], [row["state"] for row in daemon.queue()])
+
     def test_it_says_when_it_is_ready_and_stops(self):
         partner = self.partner()
         daemon = self.relay_to(partner)
