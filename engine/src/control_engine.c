@@ -233,10 +233,7 @@ void control_tell(struct bh_control_reply *reply, enum control_told what,
 static void run_confirm(struct engine_call *call, struct engine *e)
 {
     free(call);
-    if (e->expiry_suspended) {
-        e->expiry_suspended = false;
-        bh_log(BH_LOG_INFO, "evt=clock_confirmed expiry=resumed");
-    }
+    eclock_confirm(e);
 }
 
 void engine_policy_changed(struct engine *e)

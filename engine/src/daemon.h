@@ -58,6 +58,7 @@ struct daemon {
     struct bh_mailbox *box; /* letters for the main thread */
     int64_t started_unix_ms;
     bool paused; /* intake, by an operator */
+    bool clock_unconfirmed;
     bool stopping;
     uv_sem_t intakes_started;
     atomic_uint intakes_left;

@@ -23,23 +23,6 @@ struct bh_now engine_now(struct engine *e)
     return (struct bh_now){.mono_ms = uv_now(&e->loop), .unix_ms = wall_ms()};
 }
 
-/* Promise 1: a step of the wall clock by more than five minutes suspends expiry until an operator
- * confirms the time; due times are derived anew. */
-static void watch_clock(struct engine *e)
-{
-    const int64_t offset = wall_ms() - (int64_t)uv_now(&e->loop);
-    const int64_t step = offset - e->clock_offset_ms;
-    e->clock_offset_ms = offset;
-    if (step > CLOCK_STEP_MS || step < -CLOCK_STEP_MS) {
-        e->expiry_suspended = true;
-        bh_log(BH_LOG_ERROR,
-               "evt=clock_stepped by_ms=%lld expiry=suspended hint=\"check the clock, then: bhctl "
-               "resume\"",
-               (long long)step);
-        bh_sched_clock_stepped(e->sched, engine_now(e));
-    }
-}
-
 /* ---- actions ---- */
 
 static void back_off(struct engine *e, const struct bh_sched_action *action, bool park)
@@ -161,6 +144,8 @@ static void failed_round(struct engine *e, uint32_t destination)
 {
     struct bh_sched_dest_info info;
     const struct bh_outcome *said = NULL;
+    /* By an answer of DNS or a timer this may be the first to see that the clock stepped. */
+    eclock_watch(e);
     struct dest_info *d = edest_get(e, destination);
     if (elift_is(destination)) {
         return;
@@ -256,6 +241,7 @@ static void maybe_drained(struct engine *e)
 static void on_timer(uv_timer_t *timer)
 {
     struct engine *e = timer->data;
+    eclock_watch(e);
     bh_sched_tick(e->sched, engine_now(e));
     engine_pump(e);
 }
@@ -332,7 +318,7 @@ static void on_doorbell(uv_async_t *async)
 {
     struct engine *e = async->data;
     uv_update_time(&e->loop);
-    watch_clock(e);
+    eclock_watch(e);
     for (struct bh_letter *letter = bh_mailbox_take_all(e->box); letter != NULL;) {
         struct bh_letter *next = letter->next;
         handle(e, letter);
@@ -344,7 +330,7 @@ static void on_doorbell(uv_async_t *async)
 static void on_wake_timer(uv_timer_t *timer)
 {
     struct engine *e = timer->data;
-    watch_clock(e);
+    eclock_watch(e);
     settle_retry(e);
     follow_retry(e);
     outgoing_retry_unjudged(e);
@@ -553,7 +539,7 @@ enum bh_status engine_create(const struct engine_options *options, struct engine
 static void *run(void *arg)
 {
     struct engine *e = arg;
-    e->clock_offset_ms = wall_ms() - (int64_t)uv_now(&e->loop);
+    eclock_begin(e);
     etrust_start(e);
     sts_start(e->sts);
     eexception_tell(e);

@@ -22,11 +22,14 @@ struct engine_options {
     uint32_t worker_count;
     const struct bh_own_address *own_addresses; /* where we listen; outlives the engine */
     size_t own_address_count;
+    bool clock_unconfirmed; /* expiry is suspended since an earlier process */
     /** On the engine's thread, when every session is closed and every outcome committed. */
     void (*drained)(void *ctx);
     void *ctx;
 };
 
+/** Had the wall clock stepped, and nobody confirmed it, when an earlier process ended? */
+bool engine_clock_stepped_before(struct bh_kv_txn *txn, struct bh_arena *arena);
 /** Make it; its mailbox takes letters from now on. @return BH_OK, BH_ENOMEM, BH_EIO */
 BH_MUST_USE enum bh_status engine_create(const struct engine_options *options,
                                          struct engine **engine);

@@ -196,6 +196,8 @@ struct engine {
 
     int64_t clock_offset_ms; /* wall - monotonic, as last seen */
     bool expiry_suspended;
+    bool suspended_written; /* as the store has it */
+    bool clock_writing;     /* ... and that is being changed */
     uint64_t exceptions_told_ms; /* monotonic */
     int64_t exceptions_unix_ms;  /* as of when they were looked at */
     bool draining, drained;
@@ -216,6 +218,14 @@ void engine_act(struct engine *e);
 struct resolver_slot *engine_resolver(struct engine *e, const struct bh_connector *connector);
 /** That of the configuration in force, for what is no connector's. */
 struct bh_resolver *engine_global_resolver(struct engine *e);
+
+/* engine_clock.c */
+/** The thread begins: the clock as it is now is taken for right. */
+void eclock_begin(struct engine *e);
+/** Has the wall clock stepped? Before anything is judged by it. May end what is loaded. */
+void eclock_watch(struct engine *e);
+/** An operator has looked at it. */
+void eclock_confirm(struct engine *e);
 
 /* engine_sts.c */
 /** Make e->sts. @return BH_OK or BH_ENOMEM */

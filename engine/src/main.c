@@ -561,6 +561,8 @@ static enum bh_status recover(struct daemon *d, const struct bh_config *config)
     }
     bh_arena_reset(&arena);
     d->paused = control_was_paused(txn, &arena);
+    bh_arena_reset(&arena);
+    d->clock_unconfirmed = engine_clock_stepped_before(txn, &arena);
     bh_arena_fini(&arena);
     if (status != BH_OK) {
         bh_queue_abort(d->queue, txn);
@@ -595,6 +597,7 @@ static bool start_engine(struct daemon *d)
                                            .events = d->events,
                                            .own_addresses = d->own,
                                            .own_address_count = d->own_count,
+                                           .clock_unconfirmed = d->clock_unconfirmed,
                                            .drained = on_engine_drained,
                                            .ctx = d};
     if (engine_create(&options, &d->engine) != BH_OK) {

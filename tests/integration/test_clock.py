@@ -1,0 +1,82 @@
+"""The wall clock as a test sets it: steps end nothing by age."""
+import os
+
+from harness import Case, smarthost
+from support.daemon import BRIDGEHEAD
+
+FAULTY = BRIDGEHEAD + "-faults"
+DAY_S = 86400
+RETRY = """retry often {
+    intervals 1s
+    destination-intervals 1s
+    glitch none
+    jitter 50%
+    expire 5d
+}
+defaults { retry often; tls off }"""
+
+
+class Clock(Case):
+    def setUp(self):
+        super().setUp()
+        if not os.path.exists(FAULTY):
+            self.skipTest("only sanitized builds have it")
+        self.clock = self.path("clock")
+
+    def set_clock(self, seconds):
+        with open(self.clock + ".new", "w", encoding="ascii") as out:
+            out.write(f"{seconds}\n")
+        os.rename(self.clock + ".new", self.clock)
+
+    def with_clock(self, connectors, **options):
+        relay = self.daemon(connectors, start=False, **options)
+        relay.program = FAULTY
+        relay.environment = {"BH_FAULT_CLOCK": self.clock}
+        return relay.start()
+
+    def wait_rounds(self, relay, count):
+        """So many failed rounds from now on."""
+        mark = len(relay.lines)
+        relay.wait_until(lambda: sum("evt=backoff" in line for line in relay.lines[mark:]) >= count,
+                         f"{count} failed rounds\n" + relay.tail())  # fmt: skip
+
+    def assert_nothing_expired(self, relay):
+        self.assertEqual([], [line for line in relay.lines if "evt=expired" in line])
+
+    def test_the_answer_of_a_name_server_is_the_first_to_see_a_step(self):
+        """Rounds fail some times a second, and little else happens: mostly one of them comes first."""
+        names = self.dns()
+        domains = [f"d{n}.test" for n in range(6)]
+        for domain in domains:
+            names.fail(domain)
+        self.set_clock(0)
+        relay = self.with_clock("connector out { domains * }", resolver=names.text, retry=RETRY)
+        self.send(relay, [f"you@{domain}" for domain in domains], sender="")
+        self.wait_rounds(relay, 20)
+        self.set_clock(6 * DAY_S)
+        relay.wait_line("evt=clock_stepped")
+        self.wait_rounds(relay, 10)
+        self.assert_nothing_expired(relay)
+        relay.ctl("resume")
+        relay.wait_line("evt=expired")
+
+    def test_a_step_is_not_confirmed_by_a_restart(self):
+        remote = self.partner()
+        remote.down()
+        self.set_clock(0)
+        relay = self.with_clock(smarthost("out", remote))
+        self.send(relay, sender="")
+        self.wait_rounds(relay, 1)
+        self.set_clock(6 * DAY_S)
+        relay.wait_line("evt=clock_stepped")
+        relay.stop()
+        relay.start()
+        relay.wait_line("evt=clock_unconfirmed")
+        self.wait_rounds(relay, 3)
+        self.assert_nothing_expired(relay)
+        relay.ctl("resume")
+        relay.wait_line("evt=expired")
+        relay.stop()
+        mark = len(relay.lines)
+        relay.start()
+        self.assertFalse([line for line in relay.lines[mark:] if "evt=clock_unconfirmed" in line])
