@@ -343,6 +343,7 @@ static void on_wake_timer(uv_timer_t *timer)
         eexception_tick(e);
         efail_tick(e);
         edest_watch_windows(e);
+        esweep_tick(e);
     }
     engine_pump(e);
 }

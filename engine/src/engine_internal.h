@@ -198,6 +198,8 @@ struct engine {
     bool expiry_suspended;
     bool suspended_written; /* as the store has it */
     bool clock_writing;     /* ... and that is being changed */
+    bool sweeping_dests;
+    uint64_t next_sweep_ms;      /* monotonic */
     uint64_t exceptions_told_ms; /* monotonic */
     int64_t exceptions_unix_ms;  /* as of when they were looked at */
     bool draining, drained;
@@ -226,6 +228,10 @@ void eclock_begin(struct engine *e);
 void eclock_watch(struct engine *e);
 /** An operator has looked at it. */
 void eclock_confirm(struct engine *e);
+
+/* engine_sweep.c */
+/** Delete some destinations that have had no mail for a day, now and then. */
+void esweep_tick(struct engine *e);
 
 /* engine_sts.c */
 /** Make e->sts. @return BH_OK or BH_ENOMEM */

@@ -1,4 +1,4 @@
-"""The wall clock as a test sets it: steps end nothing by age."""
+"""The wall clock as a test sets it: steps end nothing by age, and days go by in no time."""
 import os
 
 from harness import Case, smarthost
@@ -80,3 +80,17 @@ class Clock(Case):
         mark = len(relay.lines)
         relay.start()
         self.assertFalse([line for line in relay.lines[mark:] if "evt=clock_unconfirmed" in line])
+
+    def test_destinations_without_mail_go_after_a_day(self):
+        remote = self.partner()
+        self.set_clock(0)
+        relay = self.with_clock(smarthost("out", remote))
+        self.send(relay)
+        relay.wait_empty()
+        relay.stop()
+        self.set_clock(2 * DAY_S)
+        relay.start()
+        relay.wait_line("evt=swept destinations=1")
+        self.send(relay)
+        remote.wait_messages(2)
+        relay.wait_empty()
