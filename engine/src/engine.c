@@ -92,6 +92,7 @@ static void recovered(struct engine *e, uint32_t destination)
     if (d != NULL && d->failover.over) {
         bh_log(BH_LOG_INFO, "evt=recovered domain=%.*s connector=%.*s", BH_FMT(d->domain),
                BH_FMT(efail_carrier(d)));
+        efail_recovered(e, d);
         return; /* of the alternate: its first choice is still down */
     }
     edest_update(e, destination, &change);

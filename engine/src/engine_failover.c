@@ -125,6 +125,17 @@ static void remember(struct engine *e, const struct dest_info *d, const struct b
     edest_update(e, d->id, &change);
 }
 
+void efail_recovered(struct engine *e, const struct dest_info *d)
+{
+    const struct failover *f = &d->failover;
+    const bool down =
+        f->retry_unix_ms != INT64_MAX; /* else it is held, and backs off from nothing */
+    const struct bh_destination_change change = {.set = BH_SET_BACKOFF | BH_CLEAR_PARK,
+                                                 .backoff_stage = down ? f->stage + 1 : 0,
+                                                 .glitches = f->glitches};
+    edest_update(e, d->id, &change);
+}
+
 bool efail_backoff(struct engine *e, struct dest_info *d, const struct bh_sched_action *action,
                    const struct bh_outcome *said)
 {

@@ -363,6 +363,9 @@ void efail_begin(struct engine *e, struct dest_info *d);
  * written */
 bool efail_backoff(struct engine *e, struct dest_info *d, const struct bh_sched_action *action,
                    const struct bh_outcome *said);
+/** The alternate that carries its mail delivers again: a park is over, and its record is that of
+ * the first choice once more. */
+void efail_recovered(struct engine *e, const struct dest_info *d);
 /** It is loaded, with what the store knows of its last failures. */
 void efail_resume(struct dest_info *d, uint32_t stage, uint32_t glitches,
                   const struct bh_outcome *last);

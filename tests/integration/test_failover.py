@@ -76,6 +76,19 @@ class Failover(Case):
         self.send(relay)
         self.main.wait_messages(1)
 
+    def test_a_mistake_of_ours_with_the_alternate_ends(self):
+        """What it held up stands still no longer: its mail grows older again."""
+        self.spare.on("rcpt", "450 4.2.1 later", match="slow@")
+        relay = self.two(main="cost 1; state held", spare="cost 2; failover yes; source 192.0.2.200")
+        self.send(relay, "slow@bank.test")
+        self.send(relay, "you@bank.test")
+        relay.until(lambda rows: rows and rows[0]["state"] == "parked", "queue")
+        relay.blocks["connectors"] = relay.blocks["connectors"].replace("source 192.0.2.200", "source any")
+        relay.write_config()
+        relay.ctl("reload")
+        self.spare.wait_messages(1)
+        relay.until(lambda rows: rows and rows[0]["state"] != "parked", "queue")
+
     def test_what_the_alternate_does_not_take(self):
         self.main.down()
         relay = self.two(spare="cost 2; failover yes; senders @us.test")
