@@ -15,6 +15,7 @@ struct age_task {
     struct bh_age_pass pass, next_pass; /* committed; of the slice under way */
     struct bh_now now;
     int64_t expire_ms, expire_null_ms, warn_ms;
+    bool told; /* outcome holds what the round came to */
     struct bh_outcome outcome;
     char host[NAME_MAX_OCTETS], text[BH_OUTCOME_TEXT_MAX];
     struct notifier notifier;
@@ -125,6 +126,7 @@ void age_pass(struct engine *e, uint32_t destination, bool expire, const struct 
     if (outcome != NULL) {
         struct bh_buf host = bh_buf(a->host, sizeof(a->host));
         struct bh_buf text = bh_buf(a->text, sizeof(a->text));
+        a->told = true;
         a->outcome = *outcome;
         bh_buf_add_cut(&host, outcome->host);
         bh_buf_add_cut(&text, outcome->text);
@@ -140,8 +142,32 @@ void age_pass(struct engine *e, uint32_t destination, bool expire, const struct 
     post(e, a);
 }
 
+/* Mail of a dead destination has no attempts of its own: the round that ended it is told here. */
+static void put_round(struct bh_json *json, const struct age_task *a, const struct dest_info *d)
+{
+    if (d != NULL) {
+        bh_json_key(json, "domain");
+        bh_json_str(json, d->domain);
+        bh_json_key(json, "connector");
+        bh_json_str(json, efail_carrier(d));
+    }
+    if (a->outcome.host.len > 0) {
+        bh_json_key(json, "mx");
+        bh_json_str(json, a->outcome.host);
+    }
+    bh_json_key(json, "stage");
+    bh_json_cstr(json, bh_stage_name(a->outcome.stage));
+    bh_json_key(json, "happened");
+    bh_json_cstr(json, bh_happened_name(a->outcome.happened));
+    bh_json_key(json, "code");
+    bh_json_u64(json, a->outcome.code);
+    bh_json_key(json, "text");
+    bh_json_str(json, bh_slice_take(a->outcome.text, 256));
+}
+
 static void tell_aged(struct engine *e, const struct age_task *a)
 {
+    const struct dest_info *d = edest_get(e, a->destination);
     for (size_t i = 0; i < a->count; i++) {
         struct event event;
         char id[BH_QUEUE_ID_TEXT];
@@ -149,6 +175,9 @@ static void tell_aged(struct engine *e, const struct age_task *a)
         event_id(&event, a->aged[i].key.id);
         bh_json_key(&event.json, "recipients");
         bh_json_u64(&event.json, a->aged[i].recipients);
+        if (a->told) {
+            put_round(&event.json, a, d);
+        }
         event_end(e->options.events, &event);
         bh_log(BH_LOG_INFO, "evt=%s msg=%s recipients=%u reported=%s",
                a->warning ? "warned" : "expired", bh_queue_id_text(a->aged[i].key.id, id),

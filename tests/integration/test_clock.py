@@ -75,7 +75,10 @@ class Clock(Case):
         self.wait_rounds(relay, 3)
         self.assert_nothing_expired(relay)
         relay.ctl("resume")
-        relay.wait_line("evt=expired")
+        (ended,) = relay.events_where(lambda e: e.get("evt") == "expired", 1)
+        # No session ever had it: what it died of is told with its end.
+        self.assertEqual(("bank.test", "out", "connection_refused"),
+                         (ended["domain"], ended["connector"], ended["happened"]))  # fmt: skip
         relay.stop()
         mark = len(relay.lines)
         relay.start()
