@@ -107,7 +107,8 @@ enum control_right control_right_of(int fd, const struct control_groups *groups)
 void control_set_mode(const char *path, const struct control_groups *groups)
 {
     const bool one = !groups->look || groups->look_gid == groups->act_gid;
-    const bool given = one && chown(path, (uid_t)-1, groups->act_gid) == 0;
+    const bool given =
+        one && (groups->act_gid == getegid() || chown(path, (uid_t)-1, groups->act_gid) == 0);
     if (chmod(path, given ? 0660 : 0666) != 0) {
         bh_log(BH_LOG_ERROR, "evt=control_failed path=%s error=\"its mode cannot be set\"", path);
     }

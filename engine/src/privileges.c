@@ -155,26 +155,38 @@ static void drop_bounding_set(void)
     }
 }
 
+enum held { HELD_NONE, HELD_SOME, HELD_UNKNOWN };
+
+static enum held held_capabilities(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+    if (syscall(SYS_capget, &header, data) != 0) {
+        return HELD_UNKNOWN;
+    }
+    for (size_t i = 0; i < BH_COUNT(data); i++) {
+        if (data[i].effective != 0 || data[i].permitted != 0 || data[i].inheritable != 0) {
+            return HELD_SOME;
+        }
+    }
+    return HELD_NONE;
+}
+
+/* Who has none already is not asked: a service manager's filter may refuse the call. */
 static bool drop_capabilities(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3];
     memset(none, 0, sizeof(none));
     errno = 0;
+    if (held_capabilities() == HELD_NONE) {
+        return true;
+    }
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     if (syscall(SYS_capset, &header, none) != 0) {
         return failed("capset");
     }
-    if (syscall(SYS_capget, &header, none) != 0) {
-        return failed("capget");
-    }
-    for (size_t i = 0; i < BH_COUNT(none); i++) {
-        if (none[i].effective != 0 || none[i].permitted != 0 || none[i].inheritable != 0) {
-            errno = 0;
-            return failed("capabilities");
-        }
-    }
-    return true;
+    return held_capabilities() == HELD_NONE || failed("capabilities");
 }
 
 /* ---- core files ---- */
