@@ -19,6 +19,7 @@ engine {
     hostname  bridgehead.bench.test
     control   $RUN/control
     event-log $RUN/log
+    ${BRIDGEHEAD_ENGINE:-}
 }
 listen 127.0.0.1:$PORT {
     relay-from 127.0.0.0/8
