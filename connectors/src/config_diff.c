@@ -15,6 +15,7 @@ struct diffing {
     void *ctx;
     struct bh_buf texts[2]; /* heap: values before and after */
     size_t weaker;
+    bool untold; /* something, for want of memory */
 };
 
 static void tell(struct diffing *d, const struct bh_config_change *change)
@@ -116,6 +117,7 @@ static void diff_setting(struct diffing *d, const struct bh_setting *setting, co
         }
     }
     if (!print_grown(setting, before, &d->texts[0]) || !print_grown(setting, after, &d->texts[1])) {
+        d->untold = true;
         return;
     }
     const struct bh_slice old = bh_slice_trim(bh_buf_slice(&d->texts[0]));
@@ -198,6 +200,7 @@ static void diff_connectors(struct diffing *d)
     const size_t count = d->before->connectors_count + d->after->connectors_count;
     const struct bh_connector **list = calloc(count, sizeof(*list));
     if (list == NULL) {
+        d->untold = true;
         return;
     }
     size_t used = 0;
@@ -365,7 +368,7 @@ size_t bh_config_diff(const struct bh_config *before, const struct bh_config *af
     d.texts[0] = bh_buf(malloc(SCRATCH_FIRST), SCRATCH_FIRST);
     d.texts[1] = bh_buf(malloc(SCRATCH_FIRST), SCRATCH_FIRST);
     if (d.texts[0].ptr == NULL || d.texts[1].ptr == NULL) {
-        d.weaker = SIZE_MAX; /* what can't be told counts as weaker */
+        d.untold = true;
     } else {
         const struct place engine = {.path = "engine "};
         const struct place queue = {.path = "queue "};
@@ -379,5 +382,5 @@ size_t bh_config_diff(const struct bh_config *before, const struct bh_config *af
     }
     free(d.texts[0].ptr);
     free(d.texts[1].ptr);
-    return d.weaker;
+    return d.untold ? SIZE_MAX : d.weaker; /* what can't be told counts as weaker */
 }

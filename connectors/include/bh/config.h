@@ -283,6 +283,7 @@ struct bh_config_change {
 
 /** Tell every difference, connectors in order of name. ADDED, REMOVED and MOVED tell of connectors
  * and address spaces; SETTING "tls" is told once for each connector whose whole demand changed.
- * @return how many changes make a TLS demand weaker: a reload needs --allow-weaken if not 0 */
+ * @return how many changes make a TLS demand weaker: a reload needs --allow-weaken if not 0. For
+ * want of memory not all was told, and it is SIZE_MAX */
 size_t bh_config_diff(const struct bh_config *before, const struct bh_config *after,
                       void (*tell)(void *ctx, const struct bh_config_change *change), void *ctx);
