@@ -234,8 +234,9 @@ class Power(Case):
             while plan and plan[0].place == place:
                 cut = plan.pop(0)
                 whole = self.image(disk, cut, daemon.path("queue"))
-                troubles = self.judge(daemon, past, whole)
-                if not troubles and cut.deliver:
+                # Before the first reply there may be no queue yet, and a tool says so: it must start.
+                troubles = self.judge(daemon, past, whole) if past.acknowledged else []
+                if not troubles and (cut.deliver or not past.acknowledged):
                     troubles = self.deliver(daemon, past)
                 if troubles:
                     failed.append((cut, troubles))
