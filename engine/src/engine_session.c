@@ -174,57 +174,112 @@ static uint64_t bytes_of(const struct bh_sched_action *action)
     return bytes;
 }
 
-void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
+/* A destination whose items come next; NULL: it can't be leased to this session. */
+static struct lease_part *add_part(struct engine *e, struct lease *lease,
+                                   const struct session_info *info, uint32_t sched_id)
 {
-    struct dest_info *d = edest_get(e, action->destination);
-    struct session_info *info = find_session(e, action->session);
-    /* What a session has proved must be what this destination demands of its host today. */
-    const bool lifted = elift_is(action->destination);
-    const uint32_t store_id = elift_store_id(action->destination);
-    /* Nothing ends beside its destination's own rounds. */
-    const bool can =
-        d != NULL && (action->session == 0 ? !lifted
-                                           : info != NULL && etls_session_serves(info->worker, d) &&
-                                                 info->worker->lifted == lifted);
-    struct lease *lease =
-        can ? lease_create(e->config, store_id, d->domain, d->connector,
-                           info != NULL ? info->worker->connector->name : efail_carrier(d),
-                           action->session != 0 ? bytes_of(action) : 0)
+    struct dest_info *d = edest_get(e, sched_id);
+    const bool lifted = elift_is(sched_id);
+    /* What a session has proved must be what this destination demands of its host today. Nothing
+     * ends beside its destination's own rounds. */
+    const bool can = d != NULL && (lease->session == 0 ? !lifted
+                                                       : etls_session_serves(info->worker, d) &&
+                                                             info->worker->lifted == lifted);
+    struct lease_part *part =
+        can ? lease_add_part(lease, d->domain, d->connector,
+                             info != NULL ? info->worker->connector->name : efail_carrier(d))
             : NULL;
-    if (lease == NULL) {
-        return_all(e, action);
-        return;
+    if (part == NULL) {
+        return NULL;
     }
-    lease->session = action->session;
-    if (action->session != 0) {
-        lease->dns_ms = d->dns_ms;
+    part->destination = elift_store_id(sched_id);
+    part->sched_id = sched_id;
+    part->lifted = lifted;
+    part->early_ms = lifted ? (int64_t)d->policy.retry.glitch_ms : 0;
+    if (lease->session != 0) {
+        part->dns_ms = d->dns_ms;
         d->dns_ms = 0;
     }
-    lease->sched_id = d->id;
-    lease->lifted = lifted;
-    lease->early_ms = lifted ? (int64_t)d->policy.retry.glitch_ms : 0;
+    if (lease->part_count == 1) {
+        want_tls(e, d, info, lease);
+    }
+    return part;
+}
+
+static void add_item(struct engine *e, struct lease *lease, struct lease_part *part,
+                     struct bh_sched_item *sched)
+{
+    struct lease_item *item = &lease->items[lease->count];
+    *item = (struct lease_item){
+        .lease = lease,
+        .part = part,
+        .sched = sched,
+        .key = {.destination = part->destination, .id = sched->id, .part = sched->part},
+        .at = {.destination = part->destination, .id = sched->id, .part = sched->part},
+        .lane = sched->fresh ? BH_LANE_FRESH : BH_LANE_ENTRY};
+    if (claim(e, item)) {
+        lease->count++;
+    } else {
+        look_again(e, sched->fresh);
+        bh_sched_item_gone(e->sched, sched, engine_now(e));
+    }
+}
+
+/* Destinations that this session does not serve get theirs back: they find a session of their own
+ * once no other has work for this one. @return false: it serves none of them; nothing was done */
+static bool add_items(struct engine *e, struct lease *lease, const struct session_info *info,
+                      const struct bh_sched_action *action)
+{
+    struct lease_part *parts[BH_LEASE_ITEMS_MAX];
+    for (uint32_t i = 0; i < action->count; i++) {
+        const uint32_t of = action->items[i]->destination;
+        const bool same = i > 0 && action->items[i - 1]->destination == of;
+        parts[i] = same ? parts[i - 1] : add_part(e, lease, info, of);
+    }
+    if (lease->part_count == 0) {
+        return false;
+    }
+    for (uint32_t i = 0; i < action->count; i++) {
+        if (parts[i] != NULL) {
+            add_item(e, lease, parts[i], action->items[i]);
+        }
+    }
+    for (uint32_t i = action->count; i > 0; i--) { /* each to the front of its window */
+        if (parts[i - 1] == NULL) {
+            bh_sched_item_returned(e->sched, action->items[i - 1], engine_now(e));
+        }
+    }
+    return true;
+}
+
+static struct lease *make_lease(struct engine *e, const struct session_info *info,
+                                const struct bh_sched_action *action)
+{
+    struct lease *lease = lease_create(e->config, action->session != 0 ? bytes_of(action) : 0);
+    if (lease == NULL) {
+        return NULL;
+    }
+    lease->session = action->session;
     lease->clear_fallback = info != NULL && is_clear_fallback(info->worker);
     lease->now_unix_ms = engine_now(e).unix_ms;
     lease->loaded = on_loaded_elsewhere;
     lease->owner = e;
     lease->inflight = e->options.inflight;
     lease->jobs = atomic_load(&e->options.leased->jobs);
-    want_tls(e, d, info, lease);
-    for (uint32_t i = 0; i < action->count; i++) {
-        struct bh_sched_item *sched = action->items[i];
-        struct lease_item *item = &lease->items[lease->count];
-        *item = (struct lease_item){
-            .lease = lease,
-            .sched = sched,
-            .key = {.destination = store_id, .id = sched->id, .part = sched->part},
-            .at = {.destination = store_id, .id = sched->id, .part = sched->part},
-            .lane = sched->fresh ? BH_LANE_FRESH : BH_LANE_ENTRY};
-        if (claim(e, item)) {
-            lease->count++;
-        } else {
-            look_again(e, sched->fresh);
-            bh_sched_item_gone(e->sched, sched, engine_now(e));
-        }
+    if (!add_items(e, lease, info, action)) {
+        lease_destroy(lease);
+        return NULL;
+    }
+    return lease;
+}
+
+void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
+{
+    struct session_info *info = find_session(e, action->session);
+    struct lease *lease = action->session == 0 || info != NULL ? make_lease(e, info, action) : NULL;
+    if (lease == NULL) {
+        return_all(e, action);
+        return;
     }
     lease->open = lease->count;
     e->leases++;
@@ -244,9 +299,9 @@ void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
 static struct judge_context context_of(struct engine *e, const struct lease_item *item,
                                        char got[TLS_SEEN_TEXT])
 {
-    const struct dest_info *d = edest_get(e, item->lease->sched_id);
+    const struct dest_info *d = edest_get(e, item->part->sched_id);
     const struct lease *lease = item->lease;
-    const struct bh_connector *c = bh_config_connector(lease->config, lease->carrier);
+    const struct bh_connector *c = bh_config_connector(lease->config, item->part->carrier);
     if (c == NULL) {
         c = &lease->config->connectors[lease->config->connectors_count - 1];
     }
@@ -272,7 +327,7 @@ static struct judge_context context_of(struct engine *e, const struct lease_item
 /* No session for it: its recipients end with what its destination ends with. */
 static void end_item(struct engine *e, struct lease_item *item)
 {
-    const struct dest_info *d = edest_get(e, item->lease->sched_id);
+    const struct dest_info *d = edest_get(e, item->part->sched_id);
     char got[TLS_SEEN_TEXT];
     struct judge_context ctx = context_of(e, item, got);
     /* What need not meet the demand is not returned for it. */
@@ -313,7 +368,7 @@ static void postpone(struct engine *e, struct lease_item *item)
 /* Who takes over from its connector does not take this message (its sender, its size). */
 static void wait_for_primary(struct engine *e, struct lease_item *item)
 {
-    const struct dest_info *d = edest_get(e, item->lease->sched_id);
+    const struct dest_info *d = edest_get(e, item->part->sched_id);
     char got[TLS_SEEN_TEXT];
     const struct judge_context ctx = context_of(e, item, got);
     const struct bh_outcome outcome = {
@@ -381,76 +436,115 @@ static void handle_undeliverable(struct engine *e, struct lease_item *item)
     }
 }
 
-static bool any_requiretls(const struct lease *lease)
+static bool any_requiretls(const struct lease *lease, const struct lease_part *part)
 {
     for (uint32_t i = 0; i < lease->count; i++) {
-        if (lease->items[i].what == LEASE_DELIVER && lease->items[i].message.envelope.requiretls) {
+        const struct lease_item *item = &lease->items[i];
+        if (item->part == part && item->what == LEASE_DELIVER &&
+            item->message.envelope.requiretls) {
             return true;
         }
     }
     return false;
 }
 
+/* What it ends with is a fault of ours: it is parked instead. */
+static bool parks(struct engine *e, const struct lease *lease)
+{
+    if (lease->session != 0 || lease->count == 0) {
+        return false;
+    }
+    const struct dest_info *d = edest_get(e, lease->parts[0].sched_id);
+    BH_ASSERT(d != NULL);
+    return bh_outcome_policy(&d->end_outcome).fault != BH_FAULT_THEIRS;
+}
+
+static void give_back(struct engine *e, struct lease_item *item)
+{
+    item->what = LEASE_GONE;
+    item->returned = true;
+    settle_skip(e, item);
+}
+
+struct part_state {
+    bool may;
+    bool replan; /* its route is to be looked up anew */
+};
+
+/* Which destinations may still go with this session? What is demanded, and who is held, may have
+ * changed since the reader looked. */
+static void look_at_parts(struct engine *e, const struct lease *lease,
+                          const struct session_info *info,
+                          struct part_state states[BH_LEASE_ITEMS_MAX])
+{
+    const bool stale = lease->jobs != atomic_load(&e->options.leased->jobs);
+    for (uint32_t i = 0; i < lease->part_count; i++) {
+        const struct lease_part *part = &lease->parts[i];
+        struct dest_info *d = edest_get(e, part->sched_id);
+        BH_ASSERT(d != NULL);
+        /* REQUIRETLS needs to know more of the route than anything before it. */
+        const bool replan =
+            lease->session != 0 && any_requiretls(lease, part) && etls_wants_route(d);
+        const bool serves = !replan && info != NULL && !info->closing && !e->draining &&
+                            etls_session_serves(info->worker, d);
+        states[i] = (struct part_state){
+            .may = !stale && !part->held && (lease->session == 0 || serves), .replan = replan};
+        if (part->held) {
+            bh_sched_set_held(e->sched, part->sched_id, true, engine_now(e));
+        }
+    }
+}
+
+/* Nothing of it goes out: the session is free again. */
+static void lease_is_empty(struct engine *e, struct lease *lease, struct session_info *info)
+{
+    const uint32_t session = lease->session;
+    if (info != NULL) {
+        let_go(e, info);
+    }
+    if (info != NULL && is_clear_fallback(info->worker)) {
+        outgoing_close(e, session);
+    } else if (info == NULL || !info->closing) { /* one that closes takes no more */
+        bh_sched_session_idle(e->sched, session, engine_now(e));
+    }
+    for (uint32_t i = 0; i < lease->part_count; i++) {
+        bh_sched_dirty(e->sched, lease->parts[i].sched_id, engine_now(e));
+    }
+}
+
 void outgoing_on_loaded(struct engine *e, struct lease *lease)
 {
     struct session_info *info = find_session(e, lease->session);
-    struct dest_info *d = edest_get(e, lease->sched_id);
     const uint32_t count = lease->count;
-    const uint32_t session = lease->session;
+    struct part_state part_is[BH_LEASE_ITEMS_MAX];
     uint32_t deliverable = 0;
-    BH_ASSERT(d != NULL);
-    const bool parks =
-        session == 0 && count > 0 && bh_outcome_policy(&d->end_outcome).fault != BH_FAULT_THEIRS;
-    /* A bulk job, or a hold, that was committed since the reader looked: look again. */
-    const bool stale = lease->held || lease->jobs != atomic_load(&e->options.leased->jobs);
-    /* REQUIRETLS needs to know more of the route than anything before it. */
-    const bool replan = session != 0 && any_requiretls(lease) && etls_wants_route(d);
-    /* What is demanded may have changed meanwhile, too. */
-    const bool serves = !replan && session != 0 && info != NULL && !info->closing && !e->draining &&
-                        etls_session_serves(info->worker, d);
+    const bool parked = parks(e, lease);
     lease->open++; /* holds it while we walk */
-    if (lease->held) {
-        bh_sched_set_held(e->sched, d->id, true, engine_now(e));
-    }
+    look_at_parts(e, lease, info, part_is);
     for (uint32_t i = 0; i < count; i++) {
         struct lease_item *item = &lease->items[i];
         if (item->what != LEASE_DELIVER) {
             handle_undeliverable(e, item);
-        } else if (stale) {
-            item->what = LEASE_GONE;
-            item->returned = true;
-            settle_skip(e, item);
-        } else if (serves) {
+        } else if (!part_is[item->part - lease->parts].may || parked) {
+            give_back(e, item);
+        } else if (lease->session != 0) {
             deliverable++;
-        } else if (session != 0) {
-            item->returned = true;
-            settle_skip(e, item);
-            item->what = LEASE_GONE;
-        } else if (parks) {
-            item->returned = true;
-            item->what = LEASE_GONE;
-            settle_skip(e, item);
         } else {
             end_item(e, item);
         }
     }
-    if (replan) {
-        bh_sched_drop_window(e->sched, d->id, engine_now(e));
+    for (uint32_t i = 0; i < lease->part_count; i++) {
+        if (part_is[i].replan) {
+            bh_sched_drop_window(e->sched, lease->parts[i].sched_id, engine_now(e));
+        }
     }
-    if (parks && deliverable == 0) {
+    if (parked) {
+        const struct dest_info *d = edest_get(e, lease->parts[0].sched_id);
         bh_sched_dest_failed(e->sched, d->id, BH_SCHED_OURS, &d->end_outcome, engine_now(e));
     }
-    if (session != 0 && deliverable == 0) {
-        if (info != NULL) {
-            let_go(e, info);
-        }
-        if (info != NULL && is_clear_fallback(info->worker)) {
-            outgoing_close(e, session);
-        } else if (info == NULL || !info->closing) { /* one that closes takes no more */
-            bh_sched_session_idle(e->sched, session, engine_now(e));
-        }
-        bh_sched_dirty(e->sched, d->id, engine_now(e));
-    } else if (session != 0) {
+    if (lease->session != 0 && deliverable == 0) {
+        lease_is_empty(e, lease, info);
+    } else if (lease->session != 0) {
         worker_give(info->worker->worker, info->worker, lease);
     }
     lease_release(e, lease);
@@ -501,7 +595,7 @@ static enum bh_sched_elsewhere elsewhere_of(struct engine *e, const struct lease
         return BH_ELSEWHERE_NONE;
     }
     const enum bh_sched_elsewhere elsewhere = bh_sched_item_unfit(e->sched, item->sched);
-    const struct dest_info *d = edest_get(e, item->lease->sched_id);
+    const struct dest_info *d = edest_get(e, item->part->sched_id);
     return elsewhere == BH_ELSEWHERE_NONE && d != NULL && etls_has_later_host(d)
                ? BH_ELSEWHERE_LATER
                : elsewhere;
@@ -520,7 +614,7 @@ void outgoing_on_item(struct engine *e, struct lease_item *item)
     answered(e, item);
     if (answer != JUDGE_NO_ANSWER) {
         item->breaker_open =
-            bh_sched_answer(e->sched, item->lease->sched_id, refused, engine_now(e));
+            bh_sched_answer(e->sched, item->part->sched_id, refused, engine_now(e));
     }
     ctx.breaker_open = item->breaker_open;
     ctx.elsewhere = elsewhere;
@@ -529,7 +623,7 @@ void outgoing_on_item(struct engine *e, struct lease_item *item)
         item->next_settled = e->unjudged;
         e->unjudged = item;
     } else if (item->returned) {
-        const uint32_t destination = item->lease->sched_id;
+        const uint32_t destination = item->part->sched_id;
         settle_skip(e, item);
         if (info == NULL) {
             /* Its session has closed already: nothing else makes the scheduler look again. */
@@ -537,7 +631,7 @@ void outgoing_on_item(struct engine *e, struct lease_item *item)
         }
     } else {
         if (item->slow) {
-            bh_sched_slow(e->sched, item->lease->sched_id, engine_now(e));
+            bh_sched_slow(e->sched, item->part->sched_id, engine_now(e));
         }
         settle_add(e, item);
     }

@@ -70,11 +70,11 @@ static void put_tls(struct bh_json *json, const struct tls_seen *tls)
  * queue. */
 static void put_times(struct bh_json *json, const struct lease_item *item, int64_t age_ms)
 {
-    const struct lease *lease = item->lease;
+    const bool first = item == &item->lease->items[0] || item[-1].part != item->part;
     const struct {
         const char *name;
         uint64_t ms;
-    } parts[] = {{"dns_ms", item == &lease->items[0] ? lease->dns_ms : 0},
+    } parts[] = {{"dns_ms", first ? item->part->dns_ms : 0},
                  {"connect_ms", item->took.connect_ms},
                  {"tls_ms", item->took.tls_ms},
                  {"transfer_ms", item->took.transfer_ms}};
@@ -105,10 +105,10 @@ static void tell_recipient(struct engine *e, const struct lease_item *item, size
     bh_json_key(&event.json, "result");
     bh_json_cstr(&event.json, r->uncertain ? "uncertain" : result_name(r->verdict));
     bh_json_key(&event.json, "connector");
-    bh_json_str(&event.json, item->lease->carrier);
+    bh_json_str(&event.json, item->part->carrier);
     if (item->match.instead_of != NULL) {
         bh_json_key(&event.json, "instead_of");
-        bh_json_str(&event.json, item->lease->connector);
+        bh_json_str(&event.json, item->part->connector);
     }
     bh_json_key(&event.json, "mx");
     bh_json_str(&event.json, o->host);
@@ -159,9 +159,9 @@ static void record_delivery(struct engine *e, const struct lease_item *item, siz
     event_id(&event, item->key.id);
     bh_json_key(&event.json, "connector");
     bh_json_str(&event.json, item->match.connector != NULL ? item->match.connector->name
-                                                           : item->lease->connector);
+                                                           : item->part->connector);
     bh_json_key(&event.json, whole ? "rcpt" : "domain");
-    bh_json_str(&event.json, whole ? bh_slice_take(address, 320) : item->lease->domain);
+    bh_json_str(&event.json, whole ? bh_slice_take(address, 320) : item->part->domain);
     bh_json_key(&event.json, "mx");
     bh_json_str(&event.json, bh_slice_take(o->host, 255));
     if (o->ip.family != 0) {
@@ -382,7 +382,7 @@ void settle_leave(struct engine *e, struct lease_item *item)
     struct bh_sched_item *sched = item->sched;
     const enum bh_sched_signal signal = item->signal;
     const uint64_t sender_hash = item->entry.sender_hash;
-    const uint32_t destination = item->lease->sched_id;
+    const uint32_t destination = item->part->sched_id;
     const uint32_t store_id = item->key.destination;
     const bool optional = elift_takes(&item->message.envelope);
     const bool remains = anybody_stays(item);
@@ -587,7 +587,7 @@ void settle_rebind(struct engine *e, struct lease_item *item)
     struct bh_buf connector = bh_buf(m->connector, sizeof(m->connector));
     struct bh_buf domain = bh_buf(m->domain, sizeof(m->domain));
     bh_buf_add_cut(&connector, bh_match_first_choice(&item->match)->name);
-    bh_buf_add_cut(&domain, item->lease->domain);
+    bh_buf_add_cut(&domain, item->part->domain);
     m->connector_name = bh_buf_slice(&connector);
     m->domain_name = bh_buf_slice(&domain);
     m->key = item->key;

@@ -9,26 +9,29 @@
 #define CLEAR_MIN_AGE_MS (5 * BH_MINUTE_MS) /* DESIGN 6, mode opportunistic */
 #define ARENA_EXTRA ((size_t)8 << 20)       /* envelopes and replies of a whole lease */
 
-struct lease *lease_create(const struct bh_config *config, uint32_t destination,
-                           struct bh_slice domain, struct bh_slice connector,
-                           struct bh_slice carrier, uint64_t bytes)
+struct lease *lease_create(const struct bh_config *config, uint64_t bytes)
 {
     struct lease *lease = calloc(1, sizeof(*lease));
-    if (lease == NULL) {
-        return NULL;
+    if (lease != NULL) {
+        bh_arena_init(&lease->arena, (size_t)bytes + ARENA_EXTRA);
+        bh_arena_init(&lease->judged, ARENA_EXTRA);
+        lease->config = bh_config_ref(config);
     }
-    bh_arena_init(&lease->arena, (size_t)bytes + ARENA_EXTRA);
-    bh_arena_init(&lease->judged, ARENA_EXTRA);
-    lease->destination = destination;
-    lease->sched_id = destination;
-    if (!bh_arena_copy(&lease->arena, domain, &lease->domain) ||
-        !bh_arena_copy(&lease->arena, connector, &lease->connector) ||
-        !bh_arena_copy(&lease->arena, carrier, &lease->carrier)) {
-        lease_destroy(lease);
-        return NULL;
-    }
-    lease->config = bh_config_ref(config);
     return lease;
+}
+
+struct lease_part *lease_add_part(struct lease *lease, struct bh_slice domain,
+                                  struct bh_slice connector, struct bh_slice carrier)
+{
+    BH_ASSERT(lease->part_count < BH_LEASE_ITEMS_MAX);
+    struct lease_part *part = &lease->parts[lease->part_count];
+    if (!bh_arena_copy(&lease->arena, domain, &part->domain) ||
+        !bh_arena_copy(&lease->arena, connector, &part->connector) ||
+        !bh_arena_copy(&lease->arena, carrier, &part->carrier)) {
+        return NULL;
+    }
+    lease->part_count++;
+    return part;
 }
 
 void lease_destroy(struct lease *lease)
@@ -42,9 +45,8 @@ void lease_destroy(struct lease *lease)
 }
 
 /* Is an unfinished bulk job about to act on this entry? Its filter holds from its commit on. */
-static enum bh_status is_filtered(struct bh_kv_txn *txn, const struct lease *lease,
-                                  const struct lease_item *item, struct bh_arena *scratch,
-                                  bool *filtered)
+static enum bh_status is_filtered(struct bh_kv_txn *txn, const struct lease_item *item,
+                                  struct bh_arena *scratch, bool *filtered)
 {
     struct bh_job job = {0};
     enum bh_status status = BH_OK;
@@ -58,7 +60,7 @@ static enum bh_status is_filtered(struct bh_kv_txn *txn, const struct lease *lea
         const bool acts = job.verb != BH_JOB_RELEASE && job.verb != BH_JOB_REQUEUE;
         *filtered = acts && !job.done && item->key.id <= job.up_to_id &&
                     bh_selection_matches(&job.selection, &item->message, &item->entry,
-                                         lease->domain, lease->connector);
+                                         item->part->domain, item->part->connector);
     }
     return status == BH_ENOTFOUND ? BH_OK : status;
 }
@@ -66,28 +68,29 @@ static enum bh_status is_filtered(struct bh_kv_txn *txn, const struct lease *lea
 /* Only the one that carries this lease is. */
 static bool is_carrier(void *ctx, const struct bh_connector *connector)
 {
-    const struct lease *lease = ctx;
-    return bh_slice_eq(connector->name, lease->carrier);
+    const struct lease_part *part = ctx;
+    return bh_slice_eq(connector->name, part->carrier);
 }
 
 /* Which connector is meant for this message, and may the one that carries this lease take it? */
 static enum lease_what match_item(struct lease *lease, struct lease_item *item)
 {
+    struct lease_part *part = item->part;
     const struct bh_envelope *envelope = &item->message.envelope;
-    if (bh_config_match(lease->config, lease->domain, envelope->sender, envelope->size, NULL, NULL,
+    if (bh_config_match(lease->config, part->domain, envelope->sender, envelope->size, NULL, NULL,
                         &item->match) != BH_OK) {
         return lease->session == 0 ? LEASE_DELIVER : LEASE_GONE;
     }
-    if (!bh_slice_eq(bh_match_first_choice(&item->match)->name, lease->connector)) {
+    if (!bh_slice_eq(bh_match_first_choice(&item->match)->name, part->connector)) {
         return LEASE_REBIND;
     }
-    if (bh_slice_eq(lease->carrier, lease->connector)) {
+    if (bh_slice_eq(part->carrier, part->connector)) {
         return LEASE_DELIVER;
     }
     struct bh_match match;
-    if (bh_config_match(lease->config, lease->domain, envelope->sender, envelope->size, is_carrier,
-                        lease, &match) == BH_OK &&
-        is_carrier(lease, match.connector)) {
+    if (bh_config_match(lease->config, part->domain, envelope->sender, envelope->size, is_carrier,
+                        part, &match) == BH_OK &&
+        is_carrier(part, match.connector)) {
         item->match = match;
         return LEASE_DELIVER;
     }
@@ -137,8 +140,10 @@ static enum bh_status prepare_txn(struct lease *lease, struct lease_item *item)
 
 /* Everything that decides whether this entry may go now, then all that is needed to send it. */
 static enum bh_status load_item(struct bh_kv_txn *txn, struct lease *lease, struct lease_item *item,
-                                const struct bh_destination *destination, struct bh_arena *scratch)
+                                struct bh_arena *scratch)
 {
+    const struct lease_part *part = item->part;
+    const struct bh_destination *destination = &part->row;
     enum bh_status status = bh_queue_read_entry(txn, item->key, &lease->arena, &item->entry);
     if (status == BH_OK) {
         status = bh_queue_read_message(txn, item->key.id, &lease->arena, &item->message);
@@ -149,7 +154,7 @@ static enum bh_status load_item(struct bh_kv_txn *txn, struct lease *lease, stru
     }
     bool filtered = false;
     if (status == BH_OK) {
-        status = is_filtered(txn, lease, item, scratch, &filtered);
+        status = is_filtered(txn, item, scratch, &filtered);
     }
     if (status != BH_OK) {
         return status;
@@ -161,8 +166,8 @@ static enum bh_status load_item(struct bh_kv_txn *txn, struct lease *lease, stru
     item->age_ms = bh_entry_age_ms(entry, destination, lease->now_unix_ms);
     if (entry->state == BH_ENTRY_HELD ||
         (entry->state == BH_ENTRY_DUE && !flushed &&
-         entry->due_unix_ms > lease->now_unix_ms + lease->early_ms) ||
-        (lease->lifted &&
+         entry->due_unix_ms > lease->now_unix_ms + part->early_ms) ||
+        (part->lifted &&
          (!item->message.envelope.tls_optional || item->message.envelope.requiretls))) {
         item->what = LEASE_GONE;
     } else if (filtered) {
@@ -193,29 +198,35 @@ uint32_t store_thread_number(void)
     return (mine - 1) % STORE_THREADS_MAX;
 }
 
+static enum bh_status read_part(struct bh_kv_txn *txn, struct lease *lease, struct lease_part *part)
+{
+    const enum bh_status status =
+        bh_queue_read_destination(txn, part->destination, &lease->arena, &part->row);
+    part->read = status == BH_OK;
+    part->held = part->read && part->row.held && part->row.hold_until_unix_ms > lease->now_unix_ms;
+    return status;
+}
+
 static enum bh_status run_load(struct bh_store_task *task, struct bh_queue *q,
                                struct bh_kv_txn *txn)
 {
     struct lease *lease = BH_CONTAINER(task, struct lease, task);
     struct bh_arena scratch;
-    struct bh_destination destination;
     (void)q;
     bh_arena_init(&scratch, BH_QUEUE_ARENA);
-    const enum bh_status found =
-        bh_queue_read_destination(txn, lease->destination, &lease->arena, &destination);
-    lease->held =
-        found == BH_OK && destination.held && destination.hold_until_unix_ms > lease->now_unix_ms;
     for (uint32_t i = 0; i < lease->count; i++) {
         struct lease_item *item = &lease->items[i];
         /* If this message kills the process, the next one will know which it was. */
         bh_inflight_handling(lease->inflight, store_thread_number(), BH_HANDLING_READ,
                              item->key.id);
-        const enum bh_status status =
-            found == BH_OK ? load_item(txn, lease, item, &destination, &scratch) : found;
+        enum bh_status status = item->part->read ? BH_OK : read_part(txn, lease, item->part);
+        if (status == BH_OK) {
+            status = load_item(txn, lease, item, &scratch);
+        }
         if (status != BH_OK) {
             item->what = status == BH_ENOTFOUND ? LEASE_GONE : LEASE_FAILED;
             bh_log(BH_LOG_ERROR, "evt=load_failed destination=%u error=\"%s\"",
-                   (unsigned)lease->destination, bh_status_name(status));
+                   (unsigned)item->part->destination, bh_status_name(status));
         }
     }
     bh_inflight_handling(lease->inflight, store_thread_number(), BH_HANDLING_NOTHING, 0);

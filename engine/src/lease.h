@@ -1,6 +1,6 @@
-/* lease.h - work on its way to a session and back: some entries of one destination, loaded by a
- * store reader, delivered by a worker, judged by the engine, settled by the writer. Whoever holds
- * it owns it; it passes through mailboxes. */
+/* lease.h - work on its way to a session and back: some entries, of one destination or of several
+ * that share the session, loaded by a store reader, delivered by a worker, judged by the engine,
+ * settled by the writer. Whoever holds it owns it; it passes through mailboxes. */
 #pragma once
 
 #include "bh/config.h"
@@ -27,9 +27,25 @@ enum lease_what {
 
 struct lease;
 
+/* The items of one destination. */
+struct lease_part {
+    uint32_t destination;      /* the store's */
+    uint32_t sched_id;         /* the scheduler's: the same, or what carries TLS-Required: No */
+    bool lifted;               /* only such messages may go */
+    int64_t early_ms;          /* what is due this soon may go, too */
+    uint64_t dns_ms;           /* that its first message waited for the way to the hosts */
+    bool held;                 /* by its record */
+    bool read;                 /* the record was found */
+    struct bh_slice domain;    /* in the arena */
+    struct bh_slice connector; /* its first choice */
+    struct bh_slice carrier;   /* who carries it now: the same, or one that takes over */
+    struct bh_destination row; /* the reader's */
+};
+
 struct lease_item {
     struct bh_letter letter; /* worker to engine: decided */
     struct lease *lease;
+    struct lease_part *part;
     struct bh_sched_item *sched; /* the scheduler's, until item_done, _returned or _gone */
     struct bh_queue_key key;
     enum bh_lane lane;
@@ -74,32 +90,25 @@ struct lease {
     void *owner;
     struct bh_inflight *inflight;   /* borrowed; where the reader says what it handles */
     const struct bh_config *config; /* counted */
-    uint64_t dns_ms;                /* that its first message waited for the way to the hosts */
-    uint32_t destination;           /* the store's */
-    uint32_t sched_id; /* the scheduler's: the same, or what carries TLS-Required: No */
-    bool lifted;       /* only such messages may go */
-    int64_t early_ms;  /* what is due this soon may go, too */
-    uint32_t session;  /* 0: for no session; each item is to end */
+    uint32_t session; /* 0: for no session; each item is to end, and they are of one destination */
     bool clear_fallback;
-    bool expired_clock;        /* expiry is suspended (wall clock step) */
-    bool held;                 /* its destination is held, by its record */
-    uint64_t jobs;             /* committed when it was asked for */
-    struct bh_slice domain;    /* of the destination; in the arena */
-    struct bh_slice connector; /* its first choice */
-    struct bh_slice carrier;   /* who carries it now: the same, or one that takes over */
+    bool expired_clock; /* expiry is suspended (wall clock step) */
+    uint64_t jobs;      /* committed when it was asked for */
     int64_t now_unix_ms;
     struct tls_seen tls; /* of its session, as it was handed out: no worker writes it */
-    uint32_t count;
-    uint32_t open;          /* items not yet settled; the engine's */
-    struct bh_arena arena;  /* reader, then worker */
-    struct bh_arena judged; /* engine, then writer */
+    uint32_t count, part_count;
+    uint32_t open;                               /* items not yet settled; the engine's */
+    struct bh_arena arena;                       /* reader, then worker */
+    struct bh_arena judged;                      /* engine, then writer */
+    struct lease_part parts[BH_LEASE_ITEMS_MAX]; /* each has an item */
     struct lease_item items[BH_LEASE_ITEMS_MAX];
 };
 
 /** @param bytes octets of content that will be loaded. @return NULL for want of memory */
-struct lease *lease_create(const struct bh_config *config, uint32_t destination,
-                           struct bh_slice domain, struct bh_slice connector,
-                           struct bh_slice carrier, uint64_t bytes);
+struct lease *lease_create(const struct bh_config *config, uint64_t bytes);
+/** Another destination. @return NULL for want of memory */
+struct lease_part *lease_add_part(struct lease *lease, struct bh_slice domain,
+                                  struct bh_slice connector, struct bh_slice carrier);
 void lease_destroy(struct lease *lease);
 /** The number of the calling thread of the store, for bh_inflight_handling: the first to ask has 0.
  */

@@ -160,6 +160,85 @@ static void destinations_take_turns(void **unused)
     bh_sched_destroy(r.s);
 }
 
+/* One session, many destinations with a message each: a lease carries those of as many as fit. */
+static void one_lease_for_several_destinations(void **unused)
+{
+    (void)unused;
+    struct rig r = rig_of(1, UINT64_C(1) << 30);
+    start(&r, 1, 1, "a", 1);
+    expect(&r, BH_SCHED_OPEN, 1);
+    const uint32_t session = r.a.session;
+    for (uint32_t d = 2; d <= 40; d++) {
+        start(&r, d, 1, "a", 1);
+    }
+    ready(&r, session, 1);
+    expect(&r, BH_SCHED_LEASE, 1);
+    assert_int_equal(r.a.count, BH_LEASE_ITEMS_MAX);
+    for (uint32_t i = 0; i < r.a.count; i++) {
+        assert_int_equal(r.a.items[i]->destination, i + 1);
+        assert_int_equal(info(&r, i + 1).sessions, 1);
+    }
+    nothing(&r); /* the session is busy */
+    delivered(&r);
+    expect(&r, BH_SCHED_LEASE, 33);
+    assert_int_equal(r.a.count, 8);
+    assert_int_equal(info(&r, 1).sessions, 0);
+    delivered(&r);
+    nothing(&r);
+    bh_sched_destroy(r.s);
+}
+
+/* Where sessions are not scarce, each destination keeps one of its own. */
+static void sessions_share_what_waits(void **unused)
+{
+    (void)unused;
+    struct rig r = rig_of(8, UINT64_C(1) << 30); /* half of them for who has not delivered yet */
+    uint32_t sessions[4] = {0};
+    start(&r, 1, 4, "a", 1); /* opens for each of its messages */
+    for (size_t i = 0; i < 4; i++) {
+        expect(&r, BH_SCHED_OPEN, 1);
+        sessions[i] = r.a.session;
+    }
+    for (uint32_t d = 2; d <= 8; d++) {
+        start(&r, d, 1, "a", 1);
+    }
+    ready(&r, sessions[0], 1);
+    expect(&r, BH_SCHED_LEASE, 1);
+    assert_in_range(r.a.count, 2, 4); /* not all of the eleven that wait */
+    nothing(&r);
+    ready(&r, sessions[1], 1);
+    assert_true(bh_sched_next(r.s, &r.a));
+    assert_in_range(r.a.count, 2, 4);
+    bh_sched_destroy(r.s);
+}
+
+/* A destination that may not have another session is passed over; the failure of the session is not
+ * held against those whose mail was not touched by it. */
+static void a_lease_respects_each_destination(void **unused)
+{
+    (void)unused;
+    struct rig r = rig_of(1, UINT64_C(1) << 30);
+    start(&r, 1, 1, "a", 1);
+    expect(&r, BH_SCHED_OPEN, 1);
+    const uint32_t session = r.a.session;
+    start(&r, 2, 1, "a", 1);
+    start(&r, 3, 1, "a", 1);
+    bh_sched_set_held(r.s, 2, true, r.now);
+    expect(&r, BH_SCHED_DEMOTE, 2);
+    ready(&r, session, 1);
+    expect(&r, BH_SCHED_LEASE, 1);
+    assert_int_equal(r.a.count, 2);
+    assert_int_equal(r.a.items[1]->destination, 3);
+    const struct bh_sched_action lease = r.a;
+    bh_sched_item_done(r.s, lease.items[0], BH_SIGNAL_SUCCESS, 0, NULL, r.now);
+    bh_sched_item_returned(r.s, lease.items[1], r.now);
+    closed(&r, session, 1, BH_SCHED_THEIRS, &closing);
+    assert_int_equal(info(&r, 3).items, 1);
+    assert_true(info(&r, 3).backoff_until_unix_ms == 0);
+    expect(&r, BH_SCHED_OPEN, 3);
+    bh_sched_destroy(r.s);
+}
+
 static void window_begins_small_and_ramps(void **unused)
 {
     (void)unused;
@@ -422,6 +501,9 @@ int main(void)
         cmocka_unit_test(due_time_asks_again),
         cmocka_unit_test(fresh_mail_does_not_keep_retries_out),
         cmocka_unit_test(destinations_take_turns),
+        cmocka_unit_test(one_lease_for_several_destinations),
+        cmocka_unit_test(sessions_share_what_waits),
+        cmocka_unit_test(a_lease_respects_each_destination),
         cmocka_unit_test(window_begins_small_and_ramps),
         cmocka_unit_test(ended_while_working_halves_the_window),
         cmocka_unit_test(returned_items_are_next_and_uncharged),

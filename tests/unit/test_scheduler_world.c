@@ -53,8 +53,9 @@ struct event {
 };
 
 struct model_session {
-    uint32_t id; /* 0: unused */
-    uint32_t dest, connector;
+    uint32_t id;    /* 0: unused */
+    uint64_t dests; /* a bit for each whose lease it has, or for whom it is opened */
+    uint32_t connector;
     uint32_t demand; /* of TLS, for which it was opened */
     uint32_t host_count;
     uint32_t hosts[BH_ROUND_ADDRESSES_MAX];
@@ -248,10 +249,11 @@ static uint32_t sessions_where(const struct world *w, uint32_t connector, uint32
         for (uint32_t k = 0; k < m->host_count; k++) {
             at_host = at_host || m->hosts[k] == host;
         }
-        count += m->id != 0 && at_host && (connector == UINT32_MAX || m->connector == connector) &&
-                         (dest == UINT32_MAX || (m->dest == dest && !m->idle && !m->closing))
-                     ? 1
-                     : 0;
+        count +=
+            m->id != 0 && at_host && (connector == UINT32_MAX || m->connector == connector) &&
+                    (dest == UINT32_MAX || ((m->dests >> dest & 1) != 0 && !m->idle && !m->closing))
+                ? 1
+                : 0;
     }
     return count;
 }
@@ -272,7 +274,7 @@ static void on_open(struct world *w, const struct bh_sched_action *a)
     may_leave(w, a->destination);
     assert_in_range(a->count, 1, BH_ROUND_ADDRESSES_MAX);
     *m = (struct model_session){.id = a->session,
-                                .dest = a->destination,
+                                .dests = UINT64_C(1) << a->destination,
                                 .connector = d->policy.connector,
                                 .demand = d->demand,
                                 .host_count = a->count};
@@ -305,11 +307,12 @@ static void take(struct world *w, const struct bh_sched_action *a)
     assert_in_range(a->count, 1, BH_LEASE_ITEMS_MAX);
     for (uint32_t i = 0; i < a->count; i++) {
         struct entry *entry = &w->entries[a->items[i]->id - 1];
-        assert_int_equal(entry->dest, a->destination);
+        assert_int_equal(entry->dest, a->items[i]->destination);
+        assert_true(a->session != 0 || entry->dest == a->destination);
         assert_false(entry->leased); /* in one place only */
         assert_true(entry->place == FRESH || entry->place == READY || entry->place == DUE);
         assert_int_equal(entry->place == FRESH, a->items[i]->fresh);
-        assert_true(bh_sched_is_leased(w->s, a->destination, a->items[i]->id, 0));
+        assert_true(bh_sched_is_leased(w->s, entry->dest, a->items[i]->id, 0));
         entry->leased = true;
         bytes += entry->size;
         w->leased++;
@@ -352,6 +355,16 @@ static void gone(struct world *w, struct bh_sched_item *item)
     bh_sched_item_gone(w->s, item, w->now);
 }
 
+static uint32_t leases_of(const struct world *w, uint32_t dest)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < SESSIONS_MAX; i++) {
+        const struct model_session *m = &w->sessions[i];
+        count += m->id != 0 && m->ready && !m->idle && !m->closing && (m->dests >> dest & 1) != 0;
+    }
+    return count;
+}
+
 static void on_lease(struct world *w, const struct bh_sched_action *a)
 {
     take(w, a);
@@ -361,17 +374,25 @@ static void on_lease(struct world *w, const struct bh_sched_action *a)
         }
         return;
     }
-    may_leave(w, a->destination);
     struct model_session *m = session_of(w, a->session);
     assert_true(m->ready && m->idle && !m->closing);
-    /* It has shown what this destination's plan demands, and no other demand's session is used. */
-    assert_int_equal(m->demand, w->dests[a->destination].demand);
     m->idle = false;
-    m->dest = a->destination;
+    m->dests = 0;
+    assert_int_equal(a->items[0]->destination, a->destination);
+    for (uint32_t i = 0; i < a->count; i++) {
+        const uint32_t dest = a->items[i]->destination;
+        const bool first = i == 0 || a->items[i - 1]->destination != dest;
+        assert_true(first == ((m->dests >> dest & 1) == 0)); /* in a row */
+        m->dests |= UINT64_C(1) << dest;
+        may_leave(w, dest);
+        assert_int_equal(w->dests[dest].policy.connector, m->connector);
+        /* It has shown what this destination's plan demands; no other demand's session is used. */
+        assert_int_equal(m->demand, w->dests[dest].demand);
+        assert_true(leases_of(w, dest) <= w->dests[dest].policy.per_destination_max);
+    }
     m->leased_count = a->count;
     m->leased_next = 0;
     memcpy(m->leased, a->items, a->count * sizeof(a->items[0]));
-    assert_true(sessions_where(w, UINT32_MAX, a->destination, UINT32_MAX) > 0);
     later(w, DELIVERED, 1 + pick(w, 50))->session = a->session;
 }
 

@@ -96,6 +96,12 @@ struct bh_sched_action *sched_emit(struct bh_sched *s, enum bh_sched_action_kind
     return action;
 }
 
+void sched_unemit(struct bh_sched *s)
+{
+    BH_ASSERT(s->action_count > 0);
+    s->action_count--;
+}
+
 bool bh_sched_next(struct bh_sched *s, struct bh_sched_action *action)
 {
     if (s->action_count == 0) {

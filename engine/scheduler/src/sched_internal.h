@@ -65,7 +65,9 @@ struct session {
     enum session_state state;
     struct site *site;
     struct session *site_next, *site_prev;
-    struct dest *dest; /* whose lease it has, or for whom it is being opened; NULL when idle */
+    struct dest *dests[BH_LEASE_ITEMS_MAX]; /* whose lease it has, or for whom it is being opened */
+    uint32_t dest_count;                    /* 0 when idle */
+    uint32_t succeeded;                     /* a bit for each: something of it was taken */
     struct host *hosts[BH_ROUND_ADDRESSES_MAX]; /* all it may reach while it connects, then one */
     uint32_t host_count;
     struct connector *connector;
@@ -74,7 +76,6 @@ struct session {
     uint32_t leased; /* items not answered yet */
     bool unproven;
     bool delivered; /* ever */
-    bool succeeded; /* in the current lease */
     bool detour;    /* opened for what other hosts can't take, and for nothing else */
     uint64_t name;  /* of its host, once it is ready */
     uint32_t life_ms, messages_max, idle_ms;
@@ -189,6 +190,8 @@ struct bh_sched {
  */
 struct bh_sched_action *sched_emit(struct bh_sched *s, enum bh_sched_action_kind kind,
                                    uint32_t destination);
+/** The last action is not to be, after all. */
+void sched_unemit(struct bh_sched *s);
 /** Something found no memory: look at everything again at the next tick. */
 void sched_starve(struct bh_sched *s);
 /** UINT64_MAX: none. */
@@ -319,7 +322,7 @@ bool sched_session_close(struct bh_sched *s, struct session *session);
 void session_timer_fired(struct bh_sched *s, struct session *session);
 /** It may reach this host. */
 void session_add_host(struct session *session, struct host *host);
-/** It has delivered something. */
-void session_proven(struct bh_sched *s, struct session *session);
-/** It takes a lease, and is idle no more. */
+/** It has delivered something of this destination. */
+void session_proven(struct bh_sched *s, struct session *session, const struct dest *d);
+/** It takes a lease of this destination, or more for another one, and is idle no more. */
 void session_begin_lease(struct bh_sched *s, struct session *session, struct dest *d);

@@ -254,7 +254,7 @@ static void settle(struct bh_sched *s, struct dest *d, struct bh_sched_item *ite
 static void succeeded(struct bh_sched *s, struct dest *d, struct session *session)
 {
     if (session != NULL) {
-        session_proven(s, session);
+        session_proven(s, session, d);
     }
     d->streak = 0;
     d->streak_several = false;

@@ -7,7 +7,7 @@
 /* What goes out now: leases to idle sessions, then new sessions, within every limit.
  *
  *  1. destinations of a site with waiting items stand in turn; each idle session takes a lease of
- *     the first, which then goes to the end
+ *     the first, which then goes to the end; and of those behind it, where many wait
  *  2. where no session is idle, sessions are opened for those in turn
  *  3. a limit that other sites share ends the step: the site waits in the list of the blocked, and
  *     an idle session of another site is asked to end for it; a site that has no session at all
@@ -102,36 +102,32 @@ static struct bh_sched_item *next_item(const struct dest *d, const struct sessio
     return item;
 }
 
-/* Lease the next items of d, which has some, to an idle session.
- * @return false if nothing could be leased now */
-static bool lease(struct bh_sched *s, struct dest *d, struct session *session, bool detours)
+/* Move items of d, which has some, into the lease of this session.
+ * @return how many; 0 if memory or rate allow none */
+static uint32_t take(struct bh_sched *s, struct dest *d, struct session *session, bool detours,
+                     uint32_t share, uint64_t *bytes, struct bh_sched_action *action)
 {
     uint64_t next_us = 0;
     struct bh_sched_item *item = next_item(d, session, detours);
     if (!memory_allows(s, item->size)) {
         d->limited = BH_LIMITED_BY_MEMORY;
         site_block(s, d->site);
-        return false;
+        return 0;
     }
-    const uint32_t share =
-        rate_allows(s, d, bounded(d, session, detours ? d->detours : lease_share(d)), &next_us);
+    share = rate_allows(s, d, bounded(d, session, share), &next_us);
     if (share == 0) {
         wait_for_rate(s, d, next_us);
-        return false;
+        return 0;
     }
-    struct bh_sched_action *action = sched_emit(s, BH_SCHED_LEASE, d->id);
-    if (action == NULL) {
-        return false;
-    }
-    uint64_t bytes = 0;
-    action->session = session->id;
-    while (action->count < share && item != NULL) {
+    uint32_t count = 0;
+    while (count < share && action->count < BH_LEASE_ITEMS_MAX && item != NULL) {
         const uint64_t size = item->size;
-        if (action->count > 0 && (bytes + size > BH_LEASE_BYTES_MAX || !memory_allows(s, size))) {
+        if (action->count > 0 && (*bytes + size > BH_LEASE_BYTES_MAX || !memory_allows(s, size))) {
             break;
         }
-        bytes += size;
+        *bytes += size;
         action->items[action->count++] = item;
+        count++;
         if (detours) {
             item_lease_detour(s, d, item, session);
         } else {
@@ -139,9 +135,81 @@ static bool lease(struct bh_sched *s, struct dest *d, struct session *session, b
         }
         item = next_item(d, session, detours);
     }
-    rate_spend(s, d, action->count);
-    session->messages += action->count;
+    rate_spend(s, d, count);
+    session->messages += count;
+    return count;
+}
+
+/* May this destination have one more session? Its own limits say so, no shared one. */
+static bool may_lease(struct dest *d)
+{
+    d->limited = BH_LIMITED_BY_NOTHING;
+    if (d->sessions - d->opening >= d->window || pace_waits(d)) {
+        d->limited = BH_LIMITED_BY_DESTINATION;
+        return false;
+    }
+    return true;
+}
+
+/* It had its turn. */
+static void to_the_end(struct site *site, struct dest *d)
+{
+    site_turn_remove(site, d);
+    if (d->items > 0) {
+        site_turn_add(site, d);
+    }
+}
+
+/* Where many destinations wait for few sessions, one lease carries items of several: else each
+ * message of a smarthost's thousand domains would pay for a lease of its own, and a session to a
+ * distant one would wait a round trip for each. As many as leave the other sessions their share. */
+static void fill_up(struct bh_sched *s, struct site *site, struct session *session, uint64_t bytes,
+                    struct bh_sched_action *action)
+{
+    uint32_t want = (site->turn_count + site->session_count) / site->session_count;
+    want = want < BH_LEASE_ITEMS_MAX ? want : BH_LEASE_ITEMS_MAX;
+    for (uint32_t tries = site->turn_count; tries > 0 && site->turn_first != NULL; tries--) {
+        struct dest *d = site->turn_first;
+        if (action->count >= want ||
+            (session->messages_max > 0 && session->messages >= session->messages_max)) {
+            return;
+        }
+        if (!dest_may_run(s, d) || d->items == 0) {
+            site_turn_remove(site, d);
+            continue;
+        }
+        if (may_lease(d)) {
+            const uint32_t share = lease_share(d);
+            const uint32_t left = want - action->count;
+            if (take(s, d, session, false, share < left ? share : left, &bytes, action) == 0) {
+                return;
+            }
+            session_begin_lease(s, session, d);
+        }
+        to_the_end(site, d);
+    }
+}
+
+/* Lease the next items of d, which has some, to an idle session; of others, too, where they wait.
+ * @return false if nothing could be leased now */
+static bool lease(struct bh_sched *s, struct dest *d, struct session *session, bool detours)
+{
+    struct site *site = d->site;
+    struct bh_sched_action *action = sched_emit(s, BH_SCHED_LEASE, d->id);
+    if (action == NULL) {
+        return false;
+    }
+    uint64_t bytes = 0;
+    action->session = session->id;
+    if (take(s, d, session, detours, detours ? d->detours : lease_share(d), &bytes, action) == 0) {
+        sched_unemit(s);
+        return false;
+    }
     session_begin_lease(s, session, d);
+    if (!detours) {
+        to_the_end(site, d);
+        fill_up(s, site, session, bytes, action);
+    }
     return true;
 }
 
@@ -389,18 +457,13 @@ static void lease_all(struct bh_sched *s, struct site *site)
             tries--;
             continue;
         }
-        d->limited = BH_LIMITED_BY_NOTHING;
-        if (d->sessions - d->opening >= d->window || pace_waits(d)) {
-            d->limited = BH_LIMITED_BY_DESTINATION;
+        if (!may_lease(d)) {
             tries--;
+            to_the_end(site, d);
         } else if (lease(s, d, session, false)) {
             session = idle_session(site); /* it may have more for the next session */
         } else {
             return; /* memory or rate: the same for those behind it, and it stays the first */
-        }
-        site_turn_remove(site, d);
-        if (d->items > 0) {
-            site_turn_add(site, d);
         }
     }
 }

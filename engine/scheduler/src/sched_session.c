@@ -47,7 +47,8 @@ struct session *session_create(struct bh_sched *s, struct dest *d, bool unproven
         return NULL;
     }
     session->state = SESSION_CONNECTING;
-    session->dest = d;
+    session->dests[0] = d;
+    session->dest_count = 1;
     session->connector = d->connector;
     session->opened_ms = s->now.mono_ms;
     session->life_ms = d->policy.connection_life_ms;
@@ -75,9 +76,11 @@ void session_add_host(struct session *session, struct host *host)
     count_in(&host->limit, session);
 }
 
-void session_proven(struct bh_sched *s, struct session *session)
+void session_proven(struct bh_sched *s, struct session *session, const struct dest *d)
 {
-    session->succeeded = true;
+    for (uint32_t i = 0; i < session->dest_count; i++) {
+        session->succeeded |= session->dests[i] == d ? UINT32_C(1) << i : 0;
+    }
     session->delivered = true;
     session->site->success_ms = sched_mark(s);
     if (!session->unproven) {
@@ -118,11 +121,14 @@ static void leave_idle(struct bh_sched *s, struct session *session)
 
 void session_begin_lease(struct bh_sched *s, struct session *session, struct dest *d)
 {
-    BH_ASSERT(session->state == SESSION_IDLE && session->dest == NULL);
-    leave_idle(s, session);
-    session->state = SESSION_BUSY;
-    session->dest = d;
-    session->succeeded = false;
+    if (session->dest_count == 0) {
+        BH_ASSERT(session->state == SESSION_IDLE);
+        leave_idle(s, session);
+        session->state = SESSION_BUSY;
+        session->succeeded = 0;
+    }
+    BH_ASSERT(session->state == SESSION_BUSY && session->dest_count < BH_LEASE_ITEMS_MAX);
+    session->dests[session->dest_count++] = d;
     d->sessions++;
 }
 
@@ -147,11 +153,18 @@ void session_timer_fired(struct bh_sched *s, struct session *session)
     }
 }
 
-/* The destination that opened it, or was leased to it, has one session less. */
-static struct dest *release_dest(struct session *session)
+/* Who had it, by id: stepping one of them may free another. */
+struct released {
+    uint32_t ids[BH_LEASE_ITEMS_MAX];
+    uint32_t count;
+};
+
+/* The destinations that opened it, or were leased to it, have one session less. */
+static struct released release_dests(struct session *session)
 {
-    struct dest *d = session->dest;
-    if (d != NULL) {
+    struct released released = {.count = session->dest_count};
+    for (uint32_t i = 0; i < session->dest_count; i++) {
+        struct dest *d = session->dests[i];
         BH_ASSERT(d->sessions > 0);
         d->sessions--;
         if (session->state == SESSION_CONNECTING) {
@@ -159,9 +172,10 @@ static struct dest *release_dest(struct session *session)
             d->opening--;
             d->detours_opening -= session->detour ? 1 : 0;
         }
-        session->dest = NULL;
+        released.ids[i] = d->id;
     }
-    return d;
+    session->dest_count = 0;
+    return released;
 }
 
 static void release_hosts(struct bh_sched *s, struct session *session)
@@ -177,7 +191,7 @@ static void release_hosts(struct bh_sched *s, struct session *session)
 static void destroy(struct bh_sched *s, struct session *session)
 {
     struct site *site = session->site;
-    BH_ASSERT(session->leased == 0 && session->dest == NULL);
+    BH_ASSERT(session->leased == 0 && session->dest_count == 0);
     if (session->state == SESSION_IDLE) {
         leave_idle(s, session);
     }
@@ -203,18 +217,20 @@ static void destroy(struct bh_sched *s, struct session *session)
 
 void session_abandon(struct bh_sched *s, struct session *session)
 {
-    (void)release_dest(session);
+    (void)release_dests(session);
     destroy(s, session);
 }
 
 /* Events */
 
-/* The destination, stepped, unless it was freed meanwhile. */
-static void step_again(struct bh_sched *s, uint32_t id)
+/* The destinations, stepped, unless they were freed meanwhile. */
+static void step_again(struct bh_sched *s, const struct released *released)
 {
-    struct dest *d = id != 0 ? dest_find(s, id) : NULL;
-    if (d != NULL) {
-        dest_step(s, d);
+    for (uint32_t i = 0; i < released->count; i++) {
+        struct dest *d = dest_find(s, released->ids[i]);
+        if (d != NULL) {
+            dest_step(s, d);
+        }
     }
 }
 
@@ -234,13 +250,12 @@ void bh_sched_session_ready(struct bh_sched *s, uint32_t session_id,
     }
     struct site *site = session->site;
     session->name = host_name(address);
-    const struct dest *d = release_dest(session);
-    const uint32_t id = d != NULL ? d->id : 0;
+    const struct released released = release_dests(session);
     enter_idle(s, session);
     site->ready_count++;
     site_recovered(s, site);
     site_step(s, site);
-    step_again(s, id);
+    step_again(s, &released);
     site_step_blocked(s, BLOCKED_STEPS); /* hosts that it did not need came free */
 }
 
@@ -263,15 +278,27 @@ void bh_sched_session_idle(struct bh_sched *s, uint32_t session_id, struct bh_no
         return;
     }
     BH_ASSERT(session->leased == 0);
-    struct dest *d = release_dest(session);
-    const uint32_t id = d != NULL ? d->id : 0;
+    const struct released released = release_dests(session);
     enter_idle(s, session);
-    if (d != NULL && session->succeeded && dest_may_run(s, d)) {
-        grow_window(s, d);
+    for (uint32_t i = 0; i < released.count; i++) {
+        struct dest *d = dest_find(s, released.ids[i]);
+        if ((session->succeeded >> i & 1) != 0 && d != NULL && dest_may_run(s, d)) {
+            grow_window(s, d);
+        }
     }
     site_step(s, session->site);
-    step_again(s, id);
+    step_again(s, &released);
     site_step_blocked(s, BLOCKED_STEPS);
+}
+
+static void shrink_windows(struct bh_sched *s, const struct released *released)
+{
+    for (uint32_t i = 0; i < released->count; i++) {
+        struct dest *d = dest_find(s, released->ids[i]);
+        if (d != NULL && d->window > 1) {
+            pace_shrink(d);
+        }
+    }
 }
 
 void bh_sched_session_closed(struct bh_sched *s, uint32_t session_id,
@@ -294,19 +321,19 @@ void bh_sched_session_closed(struct bh_sched *s, uint32_t session_id,
         failed = &first;
         failed_count = 1;
     }
-    struct dest *d = release_dest(session);
-    const uint32_t id = d != NULL ? d->id : 0;
+    const struct released released = release_dests(session);
+    struct dest *d = released.count > 0 ? dest_find(s, released.ids[0]) : NULL;
     site->pins++;
     destroy(s, session);
-    if (outcome != NULL && delivered && d != NULL && d->window > 1) {
-        pace_shrink(d); /* a partner that ends a working connection wants fewer */
+    if (outcome != NULL && delivered && d != NULL) {
+        shrink_windows(s, &released); /* a partner that ends a working connection wants fewer */
     } else if (outcome != NULL && !delivered &&
                (state == SESSION_CONNECTING || state == SESSION_BUSY)) {
         site_session_failed(s, site, d, failed, failed_count, fault, outcome);
     }
     site_step_blocked(s, BLOCKED_STEPS); /* those who wait come before the site itself */
     site->yielded = false;
-    step_again(s, id);
+    step_again(s, &released);
     site_step(s, site);
     site->pins--;
     site_release(s, site);

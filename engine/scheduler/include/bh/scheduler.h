@@ -9,7 +9,8 @@
  * The life of a destination here:
  *  1. it is told of (fresh mail, a wake row, a note); it is loaded with its policy and back-off
  *  2. while it may run and has work: REFILL brings items from the store, RESOLVE brings a plan
- *  3. its site OPENs sessions within all limits and LEASEs them items, destinations in turn
+ *  3. its site OPENs sessions within all limits and LEASEs them items, destinations in turn; one
+ *     lease carries those of several, where many wait for few sessions
  *  4. results come back; a destination that fails as a whole BACKs OFF, its items go back to the
  * store
  *  5. without work it is forgotten (FORGET)
@@ -109,8 +110,9 @@ enum bh_sched_action_kind {
                          those leased or waiting here, which are counted in and told apart here;
                          answer with bh_sched_refilled */
     BH_SCHED_OPEN,    /* session, destination, addresses; answer with session_ready or _closed */
-    BH_SCHED_LEASE,   /* session, destination, items; answer each with item_done or item_returned,
-                         then the session with session_idle or session_closed */
+    BH_SCHED_LEASE,   /* session, destination, items, those of one destination in a row; where there
+                         are several, `destination` is the first. Answer each item with item_done
+                         or item_returned, then the session with session_idle or _closed */
     BH_SCHED_CLOSE,   /* session: end it in good order; answer with session_closed */
     BH_SCHED_DEMOTE, /* item: move from the fresh lane to an entry, uncharged; it is forgotten here.
                         Only items[0] */
