@@ -65,6 +65,7 @@ struct world {
     uint32_t target, failures;
     struct bh_outcome outcome;
     size_t queued_max;
+    bool never_reads, stuck;
 };
 
 static struct world w;
@@ -710,18 +711,20 @@ static void on_check(uv_check_t *check)
     }
     const size_t queued = w.d->won != NULL ? w.d->won->queued : 0;
     w.queued_max = queued > w.queued_max ? queued : w.queued_max;
-    if (w.server.paused && queued > 0 && queued == last) {
+    if (w.server.paused && queued > 0 && queued == last && !w.never_reads) {
         w.server.paused = false;
         uv_read_start((uv_stream_t *)&w.server.peer, on_server_alloc, on_server_read);
     }
+    w.stuck = w.server.paused && queued > BH_DELIVERY_QUEUE_MAX && queued == last;
     last = queued;
 }
 
-static void a_slow_reader_holds_back(void **unused)
+static char line[65536];
+static struct bh_slice large[300];
+
+/* One large message to a server that stops reading in its content. */
+static void give_large(void)
 {
-    (void)unused;
-    static char line[65536];
-    static struct bh_slice large[300];
     memset(line, 'x', sizeof(line));
     for (size_t i = 80; i + 2 <= sizeof(line); i += 80) {
         memcpy(line + i, "\r\n", 2);
@@ -731,7 +734,7 @@ static void a_slow_reader_holds_back(void **unused)
         large[i] = bh_slice(line, sizeof(line));
     }
     open_session(BH_TLS_OFF, (struct manners){.slow = true});
-    uv_check_t check;
+    static uv_check_t check; /* closed by its own callback */
     assert_int_equal(uv_check_init(&w.loop, &check), 0);
     uv_check_start(&check, on_check);
     uv_unref((uv_handle_t *)&check);
@@ -739,6 +742,12 @@ static void a_slow_reader_holds_back(void **unused)
     give(1);
     w.txns[0].content = large;
     w.txns[0].content_count = BH_COUNT(large);
+}
+
+static void a_slow_reader_holds_back(void **unused)
+{
+    (void)unused;
+    give_large();
     /* The loop has nothing else to wake it while both sides wait: turn it by hand. */
     while (w.closed == 0) {
         uv_run(&w.loop, UV_RUN_NOWAIT);
@@ -748,6 +757,27 @@ static void a_slow_reader_holds_back(void **unused)
     assert_true(w.queued_max <= BH_DELIVERY_QUEUE_MAX + PLAIN_MAX);
     assert_int_equal(w.server.content, sizeof(line) * BH_COUNT(large));
     assert_int_equal(w.results[0][0].outcome.code, 250);
+}
+
+/* More is queued than is ever made ahead, and the peer reads no octet of it: the end comes all the
+ * same. */
+static void the_end_needs_no_reader(void **unused)
+{
+    (void)unused;
+    w.never_reads = true;
+    give_large();
+    while (!w.stuck) {
+        uv_run(&w.loop, UV_RUN_NOWAIT);
+    }
+    bh_delivery_close(w.d, false);
+    for (unsigned turns = 0; w.closed == 0 && turns < 1000; turns++) {
+        uv_run(&w.loop, UV_RUN_NOWAIT);
+    }
+    assert_int_equal(w.closed, 1);
+    assert_int_equal(w.done, 1);
+    assert_int_not_equal(w.results[0][0].outcome.code, 250);
+    hang_up(&w.server);
+    run();
 }
 
 /* The one function that writes refuses whatever lacks a valid clearance. */
@@ -867,6 +897,7 @@ int main(void)
         CASE(a_silent_address_is_raced_by_the_next),
         CASE(a_silent_address_times_out),
         CASE(a_slow_reader_holds_back),
+        CASE(the_end_needs_no_reader),
         CASE(no_clearance_no_octet),
         CASE(a_drop_returns_the_lease),
         CASE(demands_that_cannot_be_met_are_not_opened),

@@ -211,11 +211,18 @@ static void tell_handling(struct bh_delivery *d, bool any)
     }
 }
 
+/* Nothing more is made for a socket that takes nothing, but for the end of the session, which must
+ * not wait for a peer that has stopped reading. */
+static bool may_make(const struct bh_delivery *d)
+{
+    return d->won->queued <= BH_DELIVERY_QUEUE_MAX || d->client.phase == BH_CLIENT_PHASE_ENDING;
+}
+
 void bh_delivery_talk(struct bh_delivery *d)
 {
     struct bh_buf plain = bh_buf(d->worker->plain, sizeof(d->worker->plain));
     enum bh_client_output output = BH_OUTPUT_PREAMBLE;
-    while (d->state == DELIVERY_TALKING && d->won->queued <= BH_DELIVERY_QUEUE_MAX) {
+    while (d->state == DELIVERY_TALKING && may_make(d)) {
         struct bh_client_action action;
         struct bh_buf out = bh_buf(plain.ptr + plain.len, bh_buf_room(&plain));
         tell_handling(d, true);
