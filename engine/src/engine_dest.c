@@ -792,6 +792,17 @@ static void on_targets(void *ctx, const struct bh_target_list *list)
     struct dest_info *d = edest_get(e, r->id);
     BH_ASSERT(d != NULL && d->resolving > 0);
     d->resolving--;
+    if (e->draining) {
+        /* The next process asks anew. What came of this, and of a lookup that ends with the
+         * resolver, must ask nothing more of the store, which answers to an engine that may be
+         * gone by then. */
+        if (d->forget) {
+            edest_drop(e, d);
+        }
+        bh_config_unref(r->config);
+        free(r);
+        return;
+    }
     if (!d->forget && (r->config != e->config || r->changes != d->failover.changes)) {
         /* A reload came in between, or another connector took over: this is the old way. */
         const uint32_t id = d->id;
