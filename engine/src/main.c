@@ -782,7 +782,6 @@ static void usage(FILE *out)
 
 int main(int argc, char **argv)
 {
-    static struct daemon d; /* zero; too large for the stack */
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
                                             {"check", no_argument, NULL, 'k'},
                                             {"version", no_argument, NULL, 'v'},
@@ -814,32 +813,38 @@ int main(int argc, char **argv)
         usage(stderr);
         return 2;
     }
-    d.config_path = strdup(path);
-    d.started_unix_ms = wall_ms();
-    d.sandbox = bh_sandbox_create();
-    if (d.config_path == NULL || !load_first_config(&d)) {
+    struct daemon *d = calloc(1, sizeof(*d)); /* of this run: nothing of it is static */
+    if (d == NULL) {
+        return EXIT_FAILURE;
+    }
+    d->config_path = strdup(path);
+    d->started_unix_ms = wall_ms();
+    d->sandbox = bh_sandbox_create();
+    if (d->config_path == NULL || !load_first_config(d)) {
         return EXIT_FAILURE;
     }
     if (check) {
-        return check_files(&d);
+        return check_files(d);
     }
-    if (!start(&d)) {
-        event_log_destroy(d.events); /* Its thread must not see the end of the process. */
+    if (!start(d)) {
+        event_log_destroy(d->events); /* Its thread must not see the end of the process. */
         return EXIT_FAILURE;
     }
     bh_log(BH_LOG_INFO, "evt=ready version=%s workers=%u config=%s", BH_VERSION,
-           (unsigned)d.worker_count, d.config_path);
+           (unsigned)d->worker_count, d->config_path);
     sd_notify_send("READY=1");
-    uv_run(&d.loop, UV_RUN_DEFAULT);
-    finish(&d);
-    uv_walk(&d.loop, close_handle, NULL);
-    uv_run(&d.loop, UV_RUN_DEFAULT);
-    uv_loop_close(&d.loop);
-    control_server_free(d.control);
-    bh_mailbox_destroy(d.box);
-    life_destroy(d.life);
-    config_cell_fini(&d.cell);
-    free(d.config_path);
+    uv_run(&d->loop, UV_RUN_DEFAULT);
+    finish(d);
+    uv_walk(&d->loop, close_handle, NULL);
+    uv_run(&d->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&d->loop);
+    control_server_free(d->control);
+    bh_mailbox_destroy(d->box);
+    life_destroy(d->life);
+    config_cell_fini(&d->cell);
+    free(d->config_path);
     bh_log(BH_LOG_INFO, "evt=stopped");
-    return d.exit_code;
+    const int exit_code = d->exit_code;
+    free(d);
+    return exit_code;
 }
