@@ -507,8 +507,16 @@ static void lease_is_empty(struct engine *e, struct lease *lease, struct session
     } else if (info == NULL || !info->closing) { /* one that closes takes no more */
         bh_sched_session_idle(e->sched, session, engine_now(e));
     }
+    /* A part of which nothing was to be had is with the writer, which moves it (a reload): to look
+     * again at once would be to spin until that is committed. Its wake row brings what stays. */
     for (uint32_t i = 0; i < lease->part_count; i++) {
-        bh_sched_dirty(e->sched, lease->parts[i].sched_id, engine_now(e));
+        bool any = false;
+        for (uint32_t k = 0; k < lease->count && !any; k++) {
+            any = lease->items[k].part == &lease->parts[i];
+        }
+        if (any) {
+            bh_sched_dirty(e->sched, lease->parts[i].sched_id, engine_now(e));
+        }
     }
 }
 
