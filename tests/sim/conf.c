@@ -1,0 +1,193 @@
+/* Configurations: drawn, changed and healed as the simulator means them, written as the daemon
+ * reads them. */
+#include <stdio.h>
+#include <string.h>
+
+#include "bh/assert.h"
+#include "partner_tls.h"
+#include "world.h"
+
+static uint32_t pick(uint32_t low, uint32_t high)
+{
+    return (uint32_t)sim_range(CHANCE_WORLD, low, high);
+}
+
+static enum bh_tls_mode pick_tls(void)
+{
+    static const enum bh_tls_mode modes[] = {BH_TLS_OFF,    BH_TLS_OPPORTUNISTIC, BH_TLS_ENCRYPT,
+                                             BH_TLS_VERIFY, BH_TLS_PIN,           BH_TLS_AUTO};
+    return modes[pick(0, BH_COUNT(modes) - 1)];
+}
+
+static void make_times(struct conf *c)
+{
+    c->intervals_s[0] = pick(1, 60);
+    c->intervals_s[1] = pick(30, 300);
+    c->intervals_s[2] = pick(60, 1800);
+    c->glitch_count = pick(1, 3);
+    c->jitter = pick(0, 1) * 10;
+    c->expire_s = sim_chance(CHANCE_WORLD, 400) ? pick(600, 7200) : 5 * 86400;
+    c->expire_bounces_s = c->expire_s;
+    c->warn_s = c->expire_s > 7200 ? pick(300, 14400) : pick(60, c->expire_s);
+}
+
+void conf_make(struct conf *c)
+{
+    *c = (struct conf){0};
+    make_times(c);
+    for (unsigned i = 0; i < DOMAINS_MAX; i++) {
+        c->domains[i] =
+            (struct conf_domain){.tls = pick_tls(), .own_connector = i != DOMAIN_SENDERS};
+    }
+    c->domains[DOMAIN_SENDERS].tls = BH_TLS_OPPORTUNISTIC;
+    c->domains[DOMAIN_WELL].forbidden = sim_chance(CHANCE_WORLD, 150) && !world.set.sick_only;
+    if (c->domains[DOMAIN_WELL].forbidden) { /* and mail that grows old meanwhile */
+        c->expire_s = pick(600, 1800);
+        c->expire_bounces_s = c->expire_s;
+        c->warn_s = pick(60, c->expire_s);
+    }
+    c->per_host = pick(1, 6);
+    c->per_destination = pick(1, 8);
+    c->initial = pick(1, c->per_destination);
+    c->connections = pick(4, 40);
+    c->idle_s = pick(1, 20);
+    c->rate_per_minute = sim_chance(CHANCE_WORLD, 150) && !world.set.sick_only ? pick(20, 600) : 0;
+    c->pipelining = sim_chance(CHANCE_WORLD, 800);
+    c->chunking = sim_chance(CHANCE_WORLD, 600);
+    c->uncertain_hold = sim_chance(CHANCE_WORLD, 200);
+    c->fresh_window = pick(1, 4) > 1 ? 1000 : pick(1, 5);
+    c->workers = pick(1, 3);
+}
+
+void conf_change(struct conf *c)
+{
+    const unsigned domain = pick(1, world.set.domains - 1);
+    c->broken = false;
+    switch (pick(0, 9)) {
+    case 0:
+    case 1:
+    case 2:
+        c->domains[domain].tls = pick_tls();
+        break;
+    case 3:
+        c->per_host = pick(1, 6);
+        break;
+    case 4:
+        c->per_destination = pick(1, 8);
+        c->initial = pick(1, c->per_destination);
+        break;
+    case 5:
+        make_times(c);
+        break;
+    case 6:
+        c->domains[domain].held = !c->domains[domain].held;
+        break;
+    case 7:
+        c->domains[domain].own_connector = !c->domains[domain].own_connector;
+        break;
+    case 8:
+        c->broken = true;
+        break;
+    case 9:
+        c->domains[domain].forbidden = !c->domains[domain].forbidden;
+        c->uncertain_hold = !c->uncertain_hold;
+        c->rate_per_minute = c->rate_per_minute == 0 ? pick(20, 600) : 0;
+        break;
+    }
+}
+
+void conf_heal(struct conf *c)
+{
+    c->broken = false;
+    c->uncertain_hold = false;
+    c->rate_per_minute = 0;
+    for (unsigned i = 0; i < DOMAINS_MAX; i++) {
+        c->domains[i].held = false;
+        c->domains[i].forbidden = false;
+    }
+}
+
+/* What a domain without a connector of its own gets: the default connector's. */
+enum bh_tls_mode conf_tls(const struct conf *c, unsigned domain)
+{
+    return c->domains[domain].own_connector ? c->domains[domain].tls
+                                            : c->domains[DOMAIN_SENDERS].tls;
+}
+
+static void write_tls(FILE *out, const struct conf *c, unsigned domain)
+{
+    const enum bh_tls_mode mode = c->domains[domain].tls;
+    if (mode == BH_TLS_VERIFY) {
+        const char *ca_file = partner_tls_ca_file();
+        fprintf(out, " tls verify { names mx-host;%s%s }", ca_file != NULL ? " ca-file " : "",
+                ca_file != NULL ? ca_file : "");
+    } else if (mode == BH_TLS_PIN) {
+        fputs(" tls pin { pins", out);
+        const struct domain *d = &world.domains[domain];
+        for (unsigned i = 0; i < d->host_count; i++) {
+            fputc(' ', out);
+            for (size_t k = 0; k < BH_PIN_LEN; k++) {
+                fprintf(out, "%02x", world.hosts[d->hosts[i]].shown.spki[k]);
+            }
+        }
+        fputs(" }", out);
+    } else {
+        fprintf(out, " tls %s", bh_tls_mode_name(mode));
+    }
+}
+
+static void write_defaults(FILE *out, const struct conf *c)
+{
+    fprintf(out,
+            "retry r { intervals %us %us %us; destination-intervals %us %us %us; glitch %ux%us\n"
+            "  jitter %u%%; warn-after %us; expire %us; expire-bounces %us }\n",
+            c->intervals_s[0], c->intervals_s[1], c->intervals_s[2], c->intervals_s[0],
+            c->intervals_s[1], c->intervals_s[2], c->glitch_count, c->intervals_s[0], c->jitter,
+            c->warn_s, c->expire_s, c->expire_bounces_s);
+    fprintf(out,
+            "defaults { retry r; pipelining %s; chunking %s; uncertain %s\n"
+            "  limits { per-destination %u; initial %u; per-host %u; idle %us",
+            c->pipelining ? "yes" : "no", c->chunking ? "yes" : "no",
+            c->uncertain_hold ? "hold" : "retry", c->per_destination, c->initial, c->per_host,
+            c->idle_s);
+    if (c->rate_per_minute > 0) {
+        fprintf(out, "; rate %u/min", c->rate_per_minute);
+    }
+    fputs(" } }\n", out);
+}
+
+void conf_write(const struct conf *c, const char *path, const char *folder)
+{
+    FILE *out = fopen(path, "w");
+    BH_ASSERT(out != NULL);
+    fprintf(out,
+            "engine { hostname relay.sim.test; control %s/control; event-log %s/events\n"
+            "  workers %u; connections %u; drain-timeout 60s; log error\n"
+            "  postmaster postmaster@%s }\n"
+            "queue { path %s; fresh-window %u }\n"
+            "resolver { servers 192.0.2.1:5301 192.0.2.2:5302; timeout 2s; trusted %s }\n"
+            "listen 192.0.2.9:%u { relay-from 192.0.2.0/24 }\n",
+            folder, folder, c->workers, c->connections, world.domains[DOMAIN_SENDERS].name, folder,
+            c->fresh_window, c->trusted ? "yes" : "no", (unsigned)LISTEN_PORT);
+    write_defaults(out, c);
+    fputs("connector default { domains *;", out);
+    write_tls(out, c, DOMAIN_SENDERS);
+    fputs(" }\n", out);
+    for (unsigned i = 1; i < world.set.domains; i++) {
+        if (c->domains[i].own_connector) {
+            fprintf(out, "connector c%u { domains %s;", i, world.domains[i].name);
+            write_tls(out, c, i);
+            if (c->domains[i].held) {
+                fputs("; state held; reason \"by the simulator\"", out);
+            }
+            if (c->domains[i].forbidden) {
+                fputs("; resolver { forbidden-networks 198.51.100.0/24 }", out);
+            }
+            fputs(" }\n", out);
+        }
+    }
+    if (c->broken) {
+        fputs("connector oops { tls maybe }\n", out);
+    }
+    fclose(out);
+}

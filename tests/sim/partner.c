@@ -1,0 +1,734 @@
+/* Partners: hosts that take mail over SMTP, well or badly. What they see is told to the model. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bh/assert.h"
+#include "partner_tls.h"
+#include "scenario.h"
+#include "world.h"
+
+#define TEXT_MAX 2048
+#define CONTENT_MAX ((size_t)1 << 20)
+#define RCPTS_MAX 128
+
+enum stage { STAGE_COMMAND, STAGE_DATA, STAGE_BDAT, STAGE_HELLO };
+
+struct partner {
+    struct partner *next, *prev;
+    struct host *host;
+    struct net_conn *conn;
+    struct sim_event think;
+    struct partner_tls *session; /* from STARTTLS on */
+    struct tls_shown shown;
+    enum stage stage;
+    bool garbled; /* it said something that is no reply */
+    bool tls, starttls_offered, greeted, busy, hung, gone, reset_planned, slow;
+    unsigned life;          /* of the process that it talks to */
+    size_t reset_at, heard; /* the octet after which the line is reset */
+    char *in;               /* clear text that waits */
+    size_t in_len, in_cap;
+    char *content;
+    size_t content_len, content_cap;
+    size_t bdat_left;
+    bool bdat_last;
+    bool mail;
+    struct recipient *rcpts[RCPTS_MAX];
+    size_t rcpt_count, others; /* of ours; reports and the like */
+    char out[TEXT_MAX];
+    size_t out_len;
+    bool close_after;
+};
+
+static struct partner *partners;
+
+static bool bad(uint32_t permille)
+{
+    return world.faults && sim_chance(CHANCE_PARTNER, permille);
+}
+
+/* ---- the end ---- */
+
+static void forget(struct partner *p)
+{
+    sim_event_cancel(&p->think);
+    if (p->prev != NULL) {
+        p->prev->next = p->next;
+    } else {
+        partners = p->next;
+    }
+    if (p->next != NULL) {
+        p->next->prev = p->prev;
+    }
+    partner_tls_destroy(p->session);
+    sim_free(p->in);
+    sim_free(p->content);
+    sim_free(p);
+}
+
+static void reset(struct partner *p)
+{
+    sim_trace("%s resets", p->host->name);
+    net_reset(p->conn);
+    p->gone = true;
+}
+
+static void on_end(void *ctx, bool graceful)
+{
+    struct partner *p = ctx;
+    (void)graceful;
+    forget(p);
+}
+
+/* ---- saying ---- */
+
+static void put_wire(void *ctx, const char *octets, size_t len)
+{
+    struct partner *p = ctx;
+    if (!p->gone) {
+        net_send(p->conn, octets, len);
+    }
+}
+
+static void keep_text(void *ctx, const char *octets, size_t len)
+{
+    struct partner *p = ctx;
+    if (p->in_len + len > p->in_cap) {
+        p->in_cap = (p->in_len + len) * 2;
+        p->in = sim_grow(p->in, p->in_cap);
+    }
+    memcpy(p->in + p->in_len, octets, len);
+    p->in_len += len;
+}
+
+static struct partner_tls_sink sink_of(struct partner *p)
+{
+    return (struct partner_tls_sink){.plain = keep_text, .cipher = put_wire, .ctx = p};
+}
+
+static uint64_t send_text(struct partner *p, const char *octets, size_t len)
+{
+    if (p->tls) {
+        const struct partner_tls_sink sink = sink_of(p);
+        partner_tls_say(p->session, octets, len, &sink);
+        return net_send(p->conn, NULL, 0);
+    }
+    return net_send(p->conn, octets, len);
+}
+
+/* @return the place of its last octet in what the daemon reads */
+static uint64_t say(struct partner *p, const char *text)
+{
+    char line[TEXT_MAX];
+    int n = snprintf(line, sizeof(line), "%s\r\n", text);
+    sim_trace("%s> %s", p->host->name, text);
+    if (bad(p->host->mood.garbage_reply)) {
+        p->garbled = true;
+        n = snprintf(line, sizeof(line), "\x01 what?\r\n");
+    } else if (strlen(text) > 4 && text[3] == ' ' && bad(p->host->mood.multi_line)) {
+        n = snprintf(line, sizeof(line), "%.3s-one moment\r\n%s\r\n", text, text);
+    }
+    if (bad(p->host->mood.trickle)) {
+        uint64_t end = 0;
+        for (int i = 0; i < n; i++) {
+            end = send_text(p, line + i, 1);
+        }
+        return end;
+    }
+    return send_text(p, line, (size_t)n);
+}
+
+static void hang(struct partner *p)
+{
+    sim_trace("%s hangs", p->host->name);
+    p->hung = true;
+}
+
+static void run(struct partner *p);
+
+static void thought(void *ctx)
+{
+    struct partner *p = ctx;
+    p->busy = false;
+    run(p);
+    if (p->gone) {
+        forget(p);
+    }
+}
+
+static void think(struct partner *p, uint64_t us)
+{
+    if (us > 0) {
+        p->busy = true;
+        p->think = (struct sim_event){.fn = thought, .ctx = p};
+        sim_event_at(&p->think, sim_now_us() + us);
+    }
+}
+
+/* ---- promise 2, seen from here ---- */
+
+static bool is_satisfied(const struct partner *p, enum bh_tls_mode mode)
+{
+    const bool good_name = strcmp(p->shown.name, p->host->name) == 0;
+    const bool good_key = memcmp(p->shown.spki, p->host->shown.spki, BH_PIN_LEN) == 0;
+    switch (mode) {
+    case BH_TLS_OFF:
+    case BH_TLS_OPPORTUNISTIC:
+    case BH_TLS_AUTO:
+        return true;
+    case BH_TLS_ENCRYPT:
+    case BH_TLS_DANE:
+    case BH_TLS_DANE_ONLY:
+        return p->tls;
+    case BH_TLS_VERIFY:
+        return p->tls && good_name && p->shown.trusted != 0;
+    case BH_TLS_PIN:
+        return p->tls && good_key;
+    }
+    return false;
+}
+
+/* A session in flight may end its transaction under the configuration before: some minutes. */
+static void check_tls(const struct partner *p, const struct recipient *r)
+{
+    const struct conf *conf = NULL;
+    bool good = false;
+    for (unsigned back = 0; !good && world_conf_within(back, 5 * SIM_MINUTE, &conf); back++) {
+        good = is_satisfied(p, conf_tls(conf, r->domain));
+    }
+    if (!good) {
+        sim_fail("recipient %u is told to %s %s, and its connector demands tls %s", r->number,
+                 p->host->name, p->tls ? "over TLS that does not meet the demand" : "in clear text",
+                 bh_tls_mode_name(conf_tls(world_conf(), r->domain)));
+    }
+}
+
+static void check_host(const struct partner *p, const struct recipient *r)
+{
+    const struct domain *d = &world.domains[r->domain];
+    for (unsigned i = 0; i < d->host_count; i++) {
+        if (d->hosts[i] == p->host->number) {
+            return;
+        }
+    }
+    sim_fail("recipient %u came to %s, which is no host of its domain", r->number, p->host->name);
+}
+
+/* As the daemon sees it: what it has closed counts no more. */
+uint32_t partners_talking(const struct host *host)
+{
+    uint32_t count = 0;
+    for (const struct partner *p = partners; p != NULL; p = p->next) {
+        count += p->host == host && p->greeted && net_held_open(p->conn) ? 1 : 0;
+    }
+    return count;
+}
+
+static void check_limit(const struct host *host)
+{
+    const struct conf *conf = NULL;
+    uint32_t most = 0;
+    if (scenario_on()) {
+        scenario_talks(host, partners_talking(host));
+        return;
+    }
+    for (unsigned back = 0; world_conf_within(back, 10 * SIM_MINUTE, &conf); back++) {
+        most = conf->per_host > most ? conf->per_host : most;
+    }
+    if (partners_talking(host) > most) {
+        sim_fail("%s has %u connections, and the limit of a host is %u", host->name,
+                 partners_talking(host), most);
+    }
+}
+
+/* ---- transactions ---- */
+
+static void end_txn(struct partner *p)
+{
+    p->mail = false;
+    p->rcpt_count = 0;
+    p->others = 0;
+    p->content_len = 0;
+}
+
+static void check_content(const struct partner *p)
+{
+    static char expected[CONTENT_MAX];
+    const struct recipient *r = p->rcpts[0];
+    const size_t len = model_content(&messages[r->message], expected, sizeof(expected));
+    if (p->content_len < len || memcmp(p->content + p->content_len - len, expected, len) != 0) {
+        sim_fail("the content of message %u is not what was accepted", r->message);
+    }
+    for (size_t i = 1; i < p->rcpt_count; i++) {
+        if (p->rcpts[i]->message != r->message) {
+            sim_fail("messages %u and %u came as one", r->message, p->rcpts[i]->message);
+        }
+    }
+}
+
+static void perm_fail(struct partner *p)
+{
+    for (size_t i = 0; i < p->rcpt_count; i++) {
+        p->rcpts[i]->perm_failed = true;
+    }
+}
+
+static void temp_fail(struct partner *p)
+{
+    for (size_t i = 0; i < p->rcpt_count; i++) {
+        model_deferred(p->rcpts[i]);
+    }
+}
+
+static void end_content(struct partner *p)
+{
+    const struct mood *mood = &p->host->mood;
+    if (p->rcpt_count > 0) {
+        check_content(p);
+    }
+    if (bad(mood->dot_5xx)) {
+        perm_fail(p);
+        say(p, "554 5.6.0 not like this");
+    } else if (bad(mood->dot_4xx)) {
+        temp_fail(p);
+        say(p, "451 4.3.0 later");
+    } else if (bad(mood->lose_reply)) {
+        /* Taken, and the reply never comes. */
+        for (size_t i = 0; i < p->rcpt_count; i++) {
+            model_on_accepted(p->rcpts[i], p->conn, UINT64_MAX, p->life);
+        }
+        reset(p);
+        return;
+    } else {
+        /* Behind garbage no reply counts. */
+        const uint64_t at = say(p, "250 2.0.0 taken");
+        const uint64_t end = p->garbled ? UINT64_MAX : at;
+        if (scenario_on()) {
+            scenario_taken(p->host, p->others);
+        }
+        for (size_t i = 0; i < p->rcpt_count; i++) {
+            model_on_accepted(p->rcpts[i], p->conn, end, p->life);
+        }
+    }
+    end_txn(p);
+    p->stage = STAGE_COMMAND;
+}
+
+static void keep_content(struct partner *p, const char *octets, size_t len)
+{
+    if (p->content_len + len > p->content_cap) {
+        p->content_cap = (p->content_len + len) * 2;
+        p->content = sim_grow(p->content, p->content_cap);
+    }
+    memcpy(p->content + p->content_len, octets, len);
+    p->content_len += len;
+}
+
+/* ---- commands ---- */
+
+static bool is(const char *line, const char *verb)
+{
+    const size_t len = strlen(verb);
+    for (size_t i = 0; i < len; i++) {
+        if ((line[i] & ~0x20) != (verb[i] & ~0x20)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void on_ehlo(struct partner *p)
+{
+    if (bad(p->host->mood.ehlo_5xx)) {
+        say(p, "502 5.5.1 no");
+        return;
+    }
+    if (!p->greeted) {
+        p->greeted = true;
+        check_limit(p->host);
+    }
+    char text[256];
+    p->starttls_offered = !p->tls && !bad(p->host->mood.no_starttls);
+    snprintf(text, sizeof(text), "250-%s\r\n250-SIZE 10000000\r\n%s%s%s250 8BITMIME\r\n",
+             p->host->name, p->host->pipelining ? "250-PIPELINING\r\n" : "",
+             p->host->chunking ? "250-CHUNKING\r\n" : "",
+             p->starttls_offered ? "250-STARTTLS\r\n" : "");
+    sim_trace("%s> %s", p->host->name, p->starttls_offered ? "250 ... STARTTLS" : "250 ...");
+    send_text(p, text, strlen(text));
+    end_txn(p);
+}
+
+static void on_starttls(struct partner *p)
+{
+    if (bad(p->host->mood.starttls_454)) {
+        say(p, "454 4.7.0 not now");
+    } else {
+        say(p, "220 2.0.0 go");
+        p->stage = STAGE_HELLO;
+        p->in_len = 0;
+    }
+}
+
+/* Which message a MAIL speaks of shows in its sender; the null sender may be any. */
+static void mail_failed(const char *line)
+{
+    const char *at = strstr(line, "<s");
+    const unsigned number = at != NULL ? (unsigned)strtoul(at + 2, NULL, 10) : UINT32_MAX;
+    for (unsigned i = 0; i < recipient_count; i++) {
+        const struct message *m = &messages[recipients[i].message];
+        recipients[i].perm_failed |= at != NULL ? m->number == number : m->null_sender;
+    }
+}
+
+static void on_mail(struct partner *p, const char *line)
+{
+    end_txn(p);
+    if (bad(p->host->mood.mail_5xx)) {
+        mail_failed(line);
+        say(p, "550 5.1.8 not from you");
+    } else if (bad(p->host->mood.mail_4xx)) {
+        say(p, "451 4.7.1 later");
+    } else {
+        p->mail = true;
+        say(p, "250 2.1.0 ok");
+    }
+}
+
+static bool greylisted(const struct partner *p, struct recipient *r)
+{
+    if (!r->greylisted && bad(p->host->mood.greylist)) {
+        r->greylisted = true;
+        return true;
+    }
+    return false;
+}
+
+static void on_rcpt(struct partner *p, const char *line)
+{
+    const char *at = strchr(line, '<');
+    struct recipient *r = at != NULL ? model_find(at + 1, strlen(at + 1)) : NULL;
+    if (r != NULL) {
+        check_tls(p, r);
+        check_host(p, r);
+        model_on_rcpt(r);
+    }
+    if (!p->mail) {
+        if (r != NULL) {
+            r->perm_failed = true; /* behind a MAIL that was refused for good, say */
+        }
+        say(p, "503 5.5.1 MAIL first");
+    } else if (bad(p->host->mood.rcpt_5xx)) {
+        if (r != NULL) {
+            r->perm_failed = true;
+        }
+        say(p, "550 5.1.1 no such mailbox");
+    } else if (bad(p->host->mood.rcpt_4xx) || (r != NULL && greylisted(p, r))) {
+        if (r != NULL) {
+            model_deferred(r);
+        }
+        say(p, "451 4.2.1 later");
+    } else {
+        if (r != NULL && p->rcpt_count < RCPTS_MAX) {
+            p->rcpts[p->rcpt_count++] = r;
+        } else {
+            p->others++;
+        }
+        say(p, "250 2.1.5 ok");
+    }
+}
+
+static void on_data(struct partner *p)
+{
+    if (p->rcpt_count + p->others == 0) {
+        say(p, "554 5.5.1 no valid recipients");
+    } else if (bad(p->host->mood.data_4xx)) {
+        temp_fail(p);
+        say(p, "451 4.3.0 later");
+    } else {
+        say(p, "354 go on");
+        p->stage = STAGE_DATA;
+    }
+}
+
+static void on_bdat(struct partner *p, const char *line)
+{
+    p->bdat_left = strtoul(line + 5, NULL, 10);
+    p->bdat_last = strstr(line, "LAST") != NULL || strstr(line, "last") != NULL;
+    p->stage = STAGE_BDAT;
+}
+
+static void on_line(struct partner *p, const char *line)
+{
+    const struct mood *mood = &p->host->mood;
+    sim_trace("%s< %s%s", p->host->name, line, p->tls ? " (tls)" : "");
+    if (bad(mood->reset_command)) {
+        reset(p);
+        return;
+    }
+    if (bad(mood->hang)) {
+        hang(p);
+        return;
+    }
+    if (bad(mood->say_421)) {
+        say(p, "421 4.3.2 closing");
+        net_end(p->conn);
+        p->gone = true;
+        return;
+    }
+    if (is(line, "EHLO") || is(line, "HELO")) {
+        on_ehlo(p);
+    } else if (is(line, "STARTTLS")) {
+        on_starttls(p);
+    } else if (is(line, "MAIL")) {
+        on_mail(p, line);
+    } else if (is(line, "RCPT")) {
+        on_rcpt(p, line);
+    } else if (is(line, "DATA")) {
+        on_data(p);
+    } else if (is(line, "BDAT")) {
+        on_bdat(p, line);
+    } else if (is(line, "RSET")) {
+        end_txn(p);
+        say(p, "250 2.0.0 ok");
+    } else if (is(line, "NOOP")) {
+        say(p, "250 2.0.0 ok");
+    } else if (is(line, "QUIT")) {
+        say(p, "221 2.0.0 bye");
+        net_end(p->conn);
+        p->gone = true;
+    } else {
+        say(p, "500 5.5.2 what?");
+    }
+}
+
+/* ---- hearing ---- */
+
+static void drop(struct partner *p, size_t len)
+{
+    p->in_len -= len;
+    memmove(p->in, p->in + len, p->in_len);
+}
+
+/* @return whether a line was taken */
+static bool take_line(struct partner *p, char line[TEXT_MAX])
+{
+    const char *lf = p->in_len > 0 ? memchr(p->in, '\n', p->in_len) : NULL;
+    if (lf == NULL) {
+        return false;
+    }
+    const size_t len = (size_t)(lf - p->in) + 1;
+    BH_ASSERT(len < TEXT_MAX);
+    memcpy(line, p->in, len);
+    line[len] = '\0';
+    line[strcspn(line, "\r\n")] = '\0';
+    drop(p, len);
+    return true;
+}
+
+static bool take_data(struct partner *p)
+{
+    const char *lf = p->in_len > 0 ? memchr(p->in, '\n', p->in_len) : NULL;
+    if (lf == NULL) {
+        return false;
+    }
+    const size_t len = (size_t)(lf - p->in) + 1;
+    if (len == 3 && p->in[0] == '.') {
+        drop(p, len);
+        end_content(p);
+        think(p, p->host->think_us);
+        return true;
+    }
+    const size_t dot = p->in[0] == '.' ? 1 : 0;
+    keep_content(p, p->in + dot, len - dot);
+    drop(p, len);
+    return true;
+}
+
+static bool take_bdat(struct partner *p)
+{
+    const size_t n = p->bdat_left < p->in_len ? p->bdat_left : p->in_len;
+    keep_content(p, p->in, n);
+    drop(p, n);
+    p->bdat_left -= n;
+    if (p->bdat_left > 0) {
+        return false;
+    }
+    p->stage = STAGE_COMMAND;
+    if (p->rcpt_count + p->others == 0) {
+        p->content_len = 0;
+        say(p, "503 5.5.1 no valid recipients");
+    } else if (p->bdat_last) {
+        end_content(p);
+    } else {
+        say(p, "250 2.0.0 go on");
+    }
+    think(p, p->host->think_us);
+    return true;
+}
+
+static void run(struct partner *p)
+{
+    char line[TEXT_MAX];
+    bool more = true;
+    while (more && !p->busy && !p->hung && !p->gone && p->stage != STAGE_HELLO) {
+        switch (p->stage) {
+        case STAGE_COMMAND:
+            more = take_line(p, line);
+            if (more) {
+                on_line(p, line);
+                think(p, p->gone ? 0 : p->host->think_us);
+            }
+            break;
+        case STAGE_DATA:
+            more = take_data(p);
+            break;
+        case STAGE_BDAT:
+            more = take_bdat(p);
+            break;
+        case STAGE_HELLO:
+            break;
+        }
+    }
+}
+
+/* The first octets after STARTTLS: what answers them. */
+static bool begin_tls(struct partner *p)
+{
+    const struct mood *mood = &p->host->mood;
+    if (bad(mood->tls_garbage)) {
+        net_send(p->conn, "HTTP/1.1 400 Bad Request\r\n", 26);
+        hang(p);
+        return false;
+    }
+    if (bad(mood->tls_reset)) {
+        reset(p);
+        return false;
+    }
+    p->session = partner_tls_create(p->host, bad(mood->bad_certificate), &p->shown);
+    return true;
+}
+
+static void hear_tls(struct partner *p, const char *octets, size_t len)
+{
+    const struct partner_tls_sink sink = sink_of(p);
+    if (p->hung || (p->session == NULL && !begin_tls(p))) {
+        return;
+    }
+    switch (partner_tls_hear(p->session, octets, len, &sink)) {
+    case PARTNER_TLS_SHAKING:
+        break;
+    case PARTNER_TLS_UP:
+        p->tls = true;
+        p->stage = p->stage == STAGE_HELLO ? STAGE_COMMAND : p->stage;
+        break;
+    case PARTNER_TLS_FAILED:
+        sim_trace("%s: TLS has failed", p->host->name);
+        reset(p);
+        break;
+    }
+}
+
+static void on_octets(void *ctx, const char *octets, size_t len)
+{
+    struct partner *p = ctx;
+    p->heard += len;
+    if (p->reset_planned && p->heard >= p->reset_at && world.faults) {
+        reset(p);
+        forget(p);
+        return;
+    }
+    if (p->tls || p->stage == STAGE_HELLO) {
+        hear_tls(p, octets, len);
+    } else {
+        keep_text(p, octets, len);
+    }
+    run(p);
+    if (p->gone) {
+        forget(p);
+    }
+}
+
+static void on_open(void *ctx)
+{
+    struct partner *p = ctx;
+    const struct mood *mood = &p->host->mood;
+    if (bad(mood->greet_421)) {
+        say(p, "421 4.3.2 too busy");
+        net_end(p->conn);
+        forget(p);
+        return;
+    }
+    if (bad(mood->greet_hang)) {
+        hang(p);
+        return;
+    }
+    char text[128];
+    snprintf(text, sizeof(text), "220 %s ESMTP simulated", p->host->name);
+    say(p, text);
+}
+
+bool partner_answers(struct host *host, struct net_conn *conn, struct net_asked *asked)
+{
+    struct partner *p = sim_alloc(sizeof(*p));
+    *p = (struct partner){.next = partners, .host = host, .conn = conn, .life = world.life};
+    if (partners != NULL) {
+        partners->prev = p;
+    }
+    partners = p;
+    p->reset_planned = bad(host->mood.reset_octet);
+    p->reset_at = p->reset_planned ? (size_t)sim_range(CHANCE_PARTNER, 1, 4000) : 0;
+    asked->actor =
+        (struct net_actor){.ctx = p, .on_open = on_open, .on_data = on_octets, .on_end = on_end};
+    return true;
+}
+
+void partners_reset(void)
+{
+    while (partners != NULL) {
+        net_reset(partners->conn);
+        forget(partners);
+    }
+}
+
+/* ---- moods ---- */
+
+static uint32_t maybe(uint32_t permille, uint32_t most)
+{
+    return sim_chance(CHANCE_WORLD, permille) ? (uint32_t)sim_range(CHANCE_WORLD, 1, most) : 0;
+}
+
+void mood_make(struct mood *m)
+{
+    const uint32_t some = 150;
+    *m = (struct mood){
+        .refuse = maybe(some, 500),
+        .silence = maybe(some, 300),
+        .greet_421 = maybe(some, 500),
+        .greet_hang = maybe(60, 200),
+        .ehlo_5xx = maybe(60, 300),
+        .no_starttls = maybe(300, 1000),
+        .starttls_454 = maybe(some, 500),
+        .tls_garbage = maybe(some, 500),
+        .tls_reset = maybe(some, 500),
+        .bad_certificate = maybe(300, 1000),
+        .mail_4xx = maybe(some, 500),
+        .mail_5xx = maybe(60, 200),
+        .rcpt_4xx = maybe(some, 500),
+        .rcpt_5xx = maybe(some, 300),
+        .data_4xx = maybe(some, 300),
+        .dot_4xx = maybe(some, 500),
+        .dot_5xx = maybe(some, 200),
+        .say_421 = maybe(some, 200),
+        .reset_command = maybe(some, 100),
+        .reset_octet = maybe(some, 500),
+        .lose_reply = maybe(250, 300),
+        .hang = maybe(60, 50),
+        .trickle = maybe(some, 500),
+        .greylist = maybe(200, 1000),
+        .garbage_reply = maybe(60, 100),
+        .multi_line = maybe(200, 500),
+    };
+    if (sim_chance(CHANCE_WORLD, 30)) {
+        m->refuse = 1000; /* down */
+    }
+}
