@@ -49,16 +49,18 @@ struct addressee {
     struct bh_slice listener; /* origin of the report */
 };
 
-/* @return false if nobody is to be told */
-static bool choose_addressee(const struct bh_config *config, const struct bh_message *message,
-                             bool any_failed, struct bh_arena *arena, struct addressee *who)
+/* @return BH_OK, BH_ENOTFOUND if nobody is to be told, or BH_ENOMEM: that is no reason to tell
+ * nobody */
+static enum bh_status choose_addressee(const struct bh_config *config,
+                                       const struct bh_message *message, bool any_failed,
+                                       struct bh_arena *arena, struct addressee *who)
 {
     *who = (struct addressee){.to = message->envelope.sender, .listener = BH_LIT("dsn")};
     if (message->envelope.sender.len > 0) {
-        return true;
+        return BH_OK;
     }
     if (!any_failed || bh_slice_eq(message->origin.listener, double_bounce_listener)) {
-        return false;
+        return BH_ENOTFOUND;
     }
     who->listener = double_bounce_listener;
     who->to = config->engine.postmaster;
@@ -66,14 +68,14 @@ static bool choose_addressee(const struct bh_config *config, const struct bh_mes
         const struct bh_slice host = config->engine.hostname;
         char *text = bh_arena_alloc(arena, host.len + 16);
         if (text == NULL) {
-            return false;
+            return BH_ENOMEM;
         }
         const int len = snprintf(text, host.len + 16, "postmaster@%.*s", BH_FMT(host));
         who->to = bh_slice(text, (size_t)len);
         who->hold = BH_LIT("double bounce: a report could not be delivered, and no postmaster is "
                            "configured");
     }
-    return true;
+    return BH_OK;
 }
 
 static size_t choose_recipients(const struct bh_message *message, const struct bh_notice *notices,
@@ -237,6 +239,42 @@ static enum bh_status write_report(struct notifier *n, struct bh_queue *q, struc
     return put_report(n, q, txn, config, message, who, bh_buf_slice(&buf), &written, now);
 }
 
+static int64_t retried_until(const struct bh_config *config, const struct bh_message *message,
+                             const struct bh_notice *notice)
+{
+    struct bh_match match;
+    if (bh_config_match(config, bh_address_domain(notice->to.address), message->envelope.sender,
+                        message->envelope.size, NULL, NULL, &match) != BH_OK) {
+        return 0;
+    }
+    return message->origin.arrival_unix_ms + (int64_t)match.connector->retry.expire_ms;
+}
+
+static enum bh_status notify(struct notifier *n, struct bh_queue *q, struct bh_kv_txn *txn,
+                             const struct bh_config *config, const struct bh_message *message,
+                             const struct bh_notice *notices, size_t count)
+{
+    bool any_failed = false;
+    for (size_t i = 0; i < count; i++) {
+        any_failed = any_failed || notices[i].action == BH_NOTICE_FAILED;
+    }
+    struct bh_dsn_recipient *recipients =
+        bh_arena_alloc(&n->scratch, count * sizeof(struct bh_dsn_recipient));
+    if (recipients == NULL) {
+        return BH_ENOMEM;
+    }
+    struct addressee who;
+    const enum bh_status status = choose_addressee(config, message, any_failed, &n->scratch, &who);
+    if (status != BH_OK) {
+        return status == BH_ENOTFOUND ? BH_OK : status;
+    }
+    const bool double_bounce = bh_slice_eq(who.listener, double_bounce_listener);
+    const size_t chosen =
+        choose_recipients(message, notices, count, double_bounce,
+                          retried_until(config, message, &notices[0]), recipients);
+    return chosen > 0 ? write_report(n, q, txn, config, message, &who, recipients, chosen) : BH_OK;
+}
+
 static enum bh_status hook(void *ctx, struct bh_queue *q, struct bh_kv_txn *txn,
                            const struct bh_message *message, const struct bh_notice *notices,
                            size_t count)
@@ -244,32 +282,7 @@ static enum bh_status hook(void *ctx, struct bh_queue *q, struct bh_kv_txn *txn,
     struct notifier *n = ctx;
     bh_arena_reset(&n->scratch);
     const struct bh_config *config = config_cell_get(n->cell);
-    bool any_failed = false;
-    for (size_t i = 0; i < count; i++) {
-        any_failed = any_failed || notices[i].action == BH_NOTICE_FAILED;
-    }
-    struct addressee who;
-    enum bh_status status = BH_OK;
-    struct bh_dsn_recipient *recipients =
-        bh_arena_alloc(&n->scratch, count * sizeof(struct bh_dsn_recipient));
-    if (recipients == NULL) {
-        status = BH_ENOMEM;
-    } else if (choose_addressee(config, message, any_failed, &n->scratch, &who)) {
-        struct bh_match match;
-        int64_t retry_until = 0;
-        if (bh_config_match(config, bh_address_domain(notices[0].to.address),
-                            message->envelope.sender, message->envelope.size, NULL, NULL,
-                            &match) == BH_OK) {
-            retry_until =
-                message->origin.arrival_unix_ms + (int64_t)match.connector->retry.expire_ms;
-        }
-        const bool double_bounce = bh_slice_eq(who.listener, double_bounce_listener);
-        const size_t chosen =
-            choose_recipients(message, notices, count, double_bounce, retry_until, recipients);
-        if (chosen > 0) {
-            status = write_report(n, q, txn, config, message, &who, recipients, chosen);
-        }
-    }
+    const enum bh_status status = notify(n, q, txn, config, message, notices, count);
     bh_config_unref(config);
     return status;
 }
