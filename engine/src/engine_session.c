@@ -524,7 +524,7 @@ void outgoing_on_loaded(struct engine *e, struct lease *lease)
 {
     struct session_info *info = find_session(e, lease->session);
     const uint32_t count = lease->count;
-    struct part_state part_is[BH_LEASE_ITEMS_MAX];
+    struct part_state part_is[BH_LEASE_ITEMS_MAX] = {{0}};
     uint32_t deliverable = 0;
     const bool parked = parks(e, lease);
     lease->open++; /* holds it while we walk */
