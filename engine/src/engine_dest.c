@@ -555,8 +555,11 @@ void edest_refill(struct engine *e, uint32_t id, uint32_t count)
     enum bh_status status = BH_ENOMEM;
     if (r != NULL) {
         const struct dest_info *d = edest_get(e, id);
-        *r = (struct refill_task){
-            .engine = e, .destination = elift_store_id(id), .sched_id = id, .lifted = elift_is(id)};
+        memset(r, 0, offsetof(struct refill_task, items)); /* these are 72 KiB */
+        r->engine = e;
+        r->destination = elift_store_id(id);
+        r->sched_id = id;
+        r->lifted = elift_is(id);
         r->now_unix_ms = engine_now(e).unix_ms;
         if (r->lifted && d != NULL) {
             r->cursor = d->lift_cursor;

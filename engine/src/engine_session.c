@@ -255,7 +255,8 @@ static bool add_items(struct engine *e, struct lease *lease, const struct sessio
 static struct lease *make_lease(struct engine *e, const struct session_info *info,
                                 const struct bh_sched_action *action)
 {
-    struct lease *lease = lease_create(e->config, action->session != 0 ? bytes_of(action) : 0);
+    struct lease *lease =
+        lease_create(e->config, action->count, action->session != 0 ? bytes_of(action) : 0);
     if (lease == NULL) {
         return NULL;
     }

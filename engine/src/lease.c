@@ -9,10 +9,14 @@
 #define CLEAR_MIN_AGE_MS (5 * BH_MINUTE_MS) /* DESIGN 6, mode opportunistic */
 #define ARENA_EXTRA ((size_t)8 << 20)       /* envelopes and replies of a whole lease */
 
-struct lease *lease_create(const struct bh_config *config, uint64_t bytes)
+/* An item is most of a kilobyte, and most leases have few: what is not needed is not cleared. */
+struct lease *lease_create(const struct bh_config *config, uint32_t items, uint64_t bytes)
 {
-    struct lease *lease = calloc(1, sizeof(*lease));
+    struct lease *lease =
+        calloc(1, sizeof(*lease) + items * (sizeof(struct lease_item) + sizeof(struct lease_part)));
     if (lease != NULL) {
+        lease->room = items;
+        lease->parts = (struct lease_part *)(void *)&lease->items[items];
         bh_arena_init(&lease->arena, (size_t)bytes + ARENA_EXTRA);
         bh_arena_init(&lease->judged, ARENA_EXTRA);
         lease->config = bh_config_ref(config);
@@ -23,7 +27,7 @@ struct lease *lease_create(const struct bh_config *config, uint64_t bytes)
 struct lease_part *lease_add_part(struct lease *lease, struct bh_slice domain,
                                   struct bh_slice connector, struct bh_slice carrier)
 {
-    BH_ASSERT(lease->part_count < BH_LEASE_ITEMS_MAX);
+    BH_ASSERT(lease->part_count < lease->room);
     struct lease_part *part = &lease->parts[lease->part_count];
     if (!bh_arena_copy(&lease->arena, domain, &part->domain) ||
         !bh_arena_copy(&lease->arena, connector, &part->connector) ||

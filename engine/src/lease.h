@@ -97,15 +97,20 @@ struct lease {
     int64_t now_unix_ms;
     struct tls_seen tls; /* of its session, as it was handed out: no worker writes it */
     uint32_t count, part_count;
-    uint32_t open;                               /* items not yet settled; the engine's */
-    struct bh_arena arena;                       /* reader, then worker */
-    struct bh_arena judged;                      /* engine, then writer */
-    struct lease_part parts[BH_LEASE_ITEMS_MAX]; /* each has an item */
-    struct lease_item items[BH_LEASE_ITEMS_MAX];
+    uint32_t open;            /* items not yet settled; the engine's */
+    struct bh_arena arena;    /* reader, then worker */
+    struct bh_arena judged;   /* engine, then writer */
+    uint32_t room;            /* items, and parts, that it was made for */
+    struct lease_part *parts; /* behind the items; each has one */
+    struct lease_item items[];
 };
 
-/** @param bytes octets of content that will be loaded. @return NULL for want of memory */
-struct lease *lease_create(const struct bh_config *config, uint64_t bytes);
+_Static_assert(sizeof(struct lease_item) % _Alignof(struct lease_part) == 0,
+               "parts lie right behind the items");
+
+/** @param items at most so many; @param bytes octets of content that will be loaded
+ * @return NULL for want of memory */
+struct lease *lease_create(const struct bh_config *config, uint32_t items, uint64_t bytes);
 /** Another destination. @return NULL for want of memory */
 struct lease_part *lease_add_part(struct lease *lease, struct bh_slice domain,
                                   struct bh_slice connector, struct bh_slice carrier);

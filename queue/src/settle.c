@@ -201,7 +201,14 @@ enum bh_status bh_queue_settle(struct bh_queue *q, struct bh_kv_txn *txn,
                                const struct bh_queue_notifier *notifier,
                                struct bh_settle_result *result)
 {
-    struct settling s = {.q = q, .txn = txn, .settle = settle, .notifier = notifier};
+    struct settling s;
+    memset(&s, 0, offsetof(struct settling, notices)); /* a hundred notices are 13 KiB of zeros */
+    s.q = q;
+    s.txn = txn;
+    s.settle = settle;
+    s.notifier = notifier;
+    s.notices.count = 0;
+    s.result = (struct bh_settle_result){0};
     bh_arena_init(&s.arena, WORK_ARENA);
     enum bh_status status = any_load(txn, settle->key, settle->lane, &s.arena, &s.was);
     if (status == BH_OK && s.was.recipient_count != settle->recipient_count) {

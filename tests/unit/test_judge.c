@@ -28,7 +28,7 @@ struct fixture {
 static void set_up(struct fixture *f, size_t recipients)
 {
     *f = (struct fixture){0};
-    f->lease = calloc(1, sizeof(*f->lease));
+    f->lease = calloc(1, sizeof(*f->lease) + sizeof(struct lease_item));
     bh_arena_init(&f->lease->arena, 1 << 20);
     bh_arena_init(&f->lease->judged, 1 << 20);
     f->item = &f->lease->items[0];

@@ -109,6 +109,7 @@ static uint32_t take(struct bh_sched *s, struct dest *d, struct session *session
 {
     uint64_t next_us = 0;
     struct bh_sched_item *item = next_item(d, session, detours);
+    BH_ASSERT(item != NULL);
     if (!memory_allows(s, item->size)) {
         d->limited = BH_LIMITED_BY_MEMORY;
         site_block(s, d->site);

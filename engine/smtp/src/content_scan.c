@@ -48,11 +48,17 @@ static void match_received(struct bh_content_scan *scan, struct bh_slice run,
 
 static bool has_eight_bit(struct bh_slice run)
 {
-    unsigned char all = 0;
-    for (size_t i = 0; i < run.len; i++) {
+    uint64_t all = 0;
+    size_t i = 0;
+    for (; i + sizeof(all) <= run.len; i += sizeof(all)) { /* every octet of every message */
+        uint64_t eight;
+        memcpy(&eight, run.ptr + i, sizeof(eight));
+        all |= eight;
+    }
+    for (; i < run.len; i++) {
         all |= (unsigned char)run.ptr[i];
     }
-    return all > 127;
+    return (all & UINT64_C(0x8080808080808080)) != 0;
 }
 
 /* Octets within a line, none of them CR or LF. */
