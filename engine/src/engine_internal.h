@@ -66,7 +66,7 @@ struct dest_info {
         bool told;                /* its failed round ends nothing */
         uint32_t changes;         /* how often the carrier changed: a way by the old one is stale */
     } failover;
-    char last_tls[160]; /* of its last session that was ready */
+    char last_tls[160]; /* of its last session that came to speak of TLS */
     struct bh_sched_policy policy;
     uint64_t asked_ms;   /* monotonic: when the look for its hosts began; 0: none is under way */
     uint64_t dns_ms;     /* how long it took; told with the first lease after it */

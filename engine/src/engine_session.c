@@ -657,17 +657,51 @@ void outgoing_retry_unjudged(struct engine *e)
     }
 }
 
+/* The demand at the host that its outcome is about. */
+static const struct bh_tls_demand *failed_demand(const struct worker_session *s)
+{
+    for (uint32_t i = 0; i < s->address_count; i++) {
+        if (bh_ip_eq(&s->addresses[i].ip, &s->outcome.ip) &&
+            s->addresses[i].port == s->outcome.port) {
+            return &s->hosts[i].demand;
+        }
+    }
+    return &s->hosts[0].demand;
+}
+
+static const char *failed_tls(const struct worker_session *s, char text[TLS_SEEN_TEXT])
+{
+    return s->was_ready ? tls_seen_text(&s->seen, text)
+                        : tls_seen_failed(failed_demand(s), &s->outcome, text);
+}
+
+/* No message has a record of a session that was never ready: its destination's row says what was
+ * wanted and what stood against it. A host that is down says nothing new of its TLS. */
+static void note_failed_tls(struct engine *e, const struct dest_info *d,
+                            const struct worker_session *s)
+{
+    char tls[TLS_SEEN_TEXT];
+    const bool about_tls =
+        s->outcome.stage == BH_STAGE_STARTTLS || s->outcome.stage == BH_STAGE_TLS;
+    if (!s->was_ready && (about_tls || d->last_tls[0] == '\0')) {
+        note_tls(e, s, failed_tls(s, tls));
+    }
+}
+
 static void log_closed(const struct worker_session *s)
 {
     char text[BH_LOG_QUOTE_MAX];
+    char tls[TLS_SEEN_TEXT];
+    char tls_quoted[BH_LOG_QUOTE_MAX];
     char ip[BH_IP_TEXT_MAX];
     if (s->failed) {
         bh_log(BH_LOG_INFO,
                "evt=session_failed connector=%.*s host=%.*s ip=%s stage=%s happened=%s code=%u "
-               "text=%s",
+               "text=%s tls=%s",
                BH_FMT(s->connector->name), BH_FMT(s->outcome.host), bh_ip_text(&s->outcome.ip, ip),
                bh_stage_name(s->outcome.stage), bh_happened_name(s->outcome.happened),
-               s->outcome.code, bh_log_quote(s->outcome.text, text));
+               s->outcome.code, bh_log_quote(s->outcome.text, text),
+               bh_log_quote(bh_slice_str(failed_tls(s, tls)), tls_quoted));
     }
 }
 
@@ -724,6 +758,7 @@ void outgoing_on_closed(struct engine *e, struct worker_session *s)
     if (d != NULL) {
         eunmet_note(d, s);
         etls_note_failure(d);
+        note_failed_tls(e, d, s);
     }
     bh_sched_session_closed(e->sched, s->id, s->failures, s->failure_count, fault,
                             failed ? &s->outcome : NULL, engine_now(e));

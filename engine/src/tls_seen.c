@@ -101,6 +101,24 @@ const char *tls_seen_text(const struct tls_seen *seen, char text[TLS_SEEN_TEXT])
     return text;
 }
 
+const char *tls_seen_failed(const struct bh_tls_demand *demand, const struct bh_outcome *outcome,
+                            char text[TLS_SEEN_TEXT])
+{
+    const char *wanted = bh_tls_mode_name(demand->mode);
+    if (outcome->happened == BH_HAPPENED_TLS_NOT_OFFERED) {
+        snprintf(text, TLS_SEEN_TEXT, "%s:none, STARTTLS is not offered", wanted);
+    } else if (outcome->stage == BH_STAGE_STARTTLS || outcome->stage == BH_STAGE_TLS) {
+        const struct bh_slice said = outcome->text.len > 0
+                                         ? bh_slice_take(outcome->text, TLS_SEEN_TEXT - 64)
+                                         : bh_slice_str(bh_happened_name(outcome->happened));
+        snprintf(text, TLS_SEEN_TEXT, "%s:none, %s%.*s", wanted,
+                 demand->implicit ? "" : "offered; ", BH_FMT(said));
+    } else {
+        snprintf(text, TLS_SEEN_TEXT, "%s:none", wanted);
+    }
+    return text;
+}
+
 const char *tls_seen_spki(const struct tls_seen *seen, char text[2 * BH_PIN_LEN + 1])
 {
     text[0] = '\0';

@@ -46,5 +46,10 @@ void tls_seen_in_clear(struct tls_seen *seen, const char *reason, bool offered);
 const char *tls_seen_got(const struct tls_seen *seen, char text[TLS_SEEN_TEXT]);
 /** "verify:TLSv1.3 TLS_AES_256_GCM_SHA384, name mx.bank.test". */
 const char *tls_seen_text(const struct tls_seen *seen, char text[TLS_SEEN_TEXT]);
+/** Of a session that was never ready: "verify:none, offered; name mismatch: certificate names
+ * other.test, not mx.bank.test". What failed before TLS was spoken of is not told: "verify:none".
+ */
+const char *tls_seen_failed(const struct bh_tls_demand *demand, const struct bh_outcome *outcome,
+                            char text[TLS_SEEN_TEXT]);
 /** The digest of the peer's key in hexadecimal; empty: not known. */
 const char *tls_seen_spki(const struct tls_seen *seen, char text[2 * BH_PIN_LEN + 1]);

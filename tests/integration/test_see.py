@@ -175,6 +175,45 @@ class Audit(Case):
         self.assertIn("TLSv1.3", attempt["tls_got"])
         self.relay.wait_line(r'evt=attempt .*tls="encrypt:TLSv1\.3')
 
+    def waiting(self, partner, demand):
+        """A message behind a partner that no session of comes to be ready: (daemon, id, its row)."""
+        daemon = self.relay_to(partner, demand, name="waiting")
+        queue_id = self.send(daemon, "a@bank.test")
+        rows = daemon.until(lambda rows: any("destination_tls" in row for row in rows), "show", queue_id)
+        return daemon, queue_id, next(row for row in rows if row["kind"] == "recipient")
+
+    def test_mail_that_no_session_was_ready_for_tells_the_demand(self):
+        """No attempt of its own: what was wanted, what was had, which check failed, where, when next."""
+        ca = self.authority()
+        wrong = self.partner(certificate=ca.issue("other.test"))
+        daemon, queue_id, row = self.waiting(wrong, f"tls verify {{ ca-file {ca.pem}; names mx.bank.test }}")
+        check = "tls verify is demanded (connector): name mismatch: certificate names other.test, wanted mx.bank.test"
+        tls = "verify:none, offered; " + check
+        self.assertNotIn("tls_wanted", row)
+        self.assertEqual(tls, row["destination_tls"])
+        self.assertEqual(("127.0.0.1", "tls_unverified"),
+                         tuple(row["destination_last"][k] for k in ("host", "happened")))  # fmt: skip
+        self.assertGreater(row["next_unix_ms"], 0)
+        for verb in ("show", "why"):
+            with self.subTest(verb):
+                text = daemon.ctl_run(verb, queue_id, options=()).stdout
+                self.assertIn(tls, text)
+                self.assertIn("127.0.0.1: tls: tls unverified: " + check, text)
+                self.assertRegex(text, r"next (in )?\S+" if verb == "why" else "NEXT")
+        daemon.wait_line('evt=session_failed .*tls="verify:none, offered; tls verify is demanded')
+
+    def test_starttls_that_is_not_offered_is_told_so(self):
+        _, _, row = self.waiting(self.partner(), "tls encrypt")
+        self.assertEqual("encrypt:none, STARTTLS is not offered", row["destination_tls"])
+
+    def test_a_host_that_is_down_tells_the_demand(self):
+        partner = self.partner()
+        partner.down()
+        daemon, queue_id, row = self.waiting(partner, "tls encrypt")
+        self.assertEqual(("encrypt:none", "connection_refused"),
+                         (row["destination_tls"], row["destination_last"]["happened"]))  # fmt: skip
+        self.assertIn("encrypt:none", daemon.ctl_run("why", queue_id, options=()).stdout)
+
 
 class Probe(Case):
     """`bhctl probe` against good partners and bad ones; no mail is ever sent."""

@@ -74,19 +74,32 @@ static void message_line(struct output *out, const json_t *row)
     printf(", %s\n", text_size((uint64_t)row_number(row, "size"), text));
 }
 
+/* Wanted and got, by what is newer: its own last attempt, or sessions of its destination that
+ * failed before they had any mail. */
+static void tls_text(const json_t *row, char *text, size_t len)
+{
+    const char *destination = row_text(row, "destination_tls");
+    const bool newer =
+        row_number(row, "destination_last_unix_ms") > row_number(row, "last_unix_ms");
+    text[0] = 0;
+    if (destination[0] != 0 && (newer || row_text(row, "tls_wanted")[0] == 0)) {
+        snprintf(text, len, "%s", destination);
+    } else if (row_text(row, "tls_wanted")[0] != 0) {
+        const char *got = row_text(row, "tls_got");
+        const char *why = row_text(row, "tls_reason");
+        snprintf(text, len, "%s:%s%s%s", row_text(row, "tls_wanted"), got[0] != 0 ? got : "none",
+                 why[0] != 0 ? ": " : "", why);
+    }
+}
+
 static void recipient_row(struct output *out, const json_t *row)
 {
     static const char *const names[] = {"RECIPIENT", "DESTINATION", "CONNECTOR", "STATE",
                                         ">TRIES",    ">NEXT",       "TLS",       "~LAST"};
     char text[TEXT_TIME];
     char last[LINE];
-    char tls[512] = "";
-    if (row_text(row, "tls_wanted")[0] != 0) {
-        const char *got = row_text(row, "tls_got");
-        const char *why = row_text(row, "tls_reason");
-        snprintf(tls, sizeof(tls), "%s:%s%s%s", row_text(row, "tls_wanted"),
-                 got[0] != 0 ? got : "none", why[0] != 0 ? ": " : "", why);
-    }
+    char tls[512];
+    tls_text(row, tls, sizeof(tls));
     table_columns(out, names, COUNT(names));
     table_cell(out, row_text(row, "address"));
     table_cell(out, row_text(row, "destination"));
@@ -168,6 +181,11 @@ static void entry_line(struct output *out, const json_t *row)
                          strcmp(row_text(row, "state"), "held") == 0;
         printf("    %s", own ? "last: " : "its destination waits: ");
         put_safe(stdout, line);
+        printf("\n");
+    }
+    if (row_text(row, "destination_tls")[0] != 0) {
+        printf("    TLS there, wanted:got: ");
+        put_safe(stdout, row_text(row, "destination_tls"));
         printf("\n");
     }
 }

@@ -269,6 +269,11 @@ void view_put_waiting(struct bh_view *v, struct bh_json *j, const struct bh_entr
         next = d->next_event_unix_ms;
     }
     view_time(j, "next_unix_ms", held ? 0 : next);
+    /* Told while it is being tried again, too. */
+    const bool failing = d->backoff_stage > 0 || d->parked;
+    if (failing && d->last_tls.len > 0) {
+        view_str(j, "destination_tls", d->last_tls);
+    }
     if (e->state == BH_ENTRY_HELD) {
         return;
     }
@@ -277,7 +282,7 @@ void view_put_waiting(struct bh_view *v, struct bh_json *j, const struct bh_entr
     } else if (held) {
         char text[BH_QUEUE_REASON_MAX + 512];
         view_str(j, "destination_reason", stop_text(v, d, text, sizeof(text)));
-    } else if (backs_off && d->tried) {
+    } else if (failing && d->tried) {
         view_outcome(j, "destination_last", &d->last);
         view_time(j, "destination_last_unix_ms", d->last_unix_ms);
     }
