@@ -35,6 +35,21 @@ static void stop_clock(struct bh_destination *d, bool held, bool parked, int64_t
     d->parked = parked;
 }
 
+void destination_take_hold(struct bh_destination *to, const struct bh_destination *from,
+                           int64_t now_unix_ms)
+{
+    if (!from->held || from->hold_until_unix_ms <= now_unix_ms ||
+        (to->held && to->hold_until_unix_ms >= from->hold_until_unix_ms) ||
+        !bh_slice_eq_nocase(to->domain, from->domain)) {
+        return;
+    }
+    to->hold_since_unix_ms = to->held ? to->hold_since_unix_ms : from->hold_since_unix_ms;
+    stop_clock(to, true, to->parked, now_unix_ms);
+    to->hold_reason = from->hold_reason;
+    to->hold_by = from->hold_by;
+    to->hold_until_unix_ms = from->hold_until_unix_ms;
+}
+
 static void change_stops(struct bh_destination *d, const struct bh_destination_change *c,
                          int64_t now_unix_ms)
 {

@@ -118,6 +118,7 @@ static enum bh_status rebind(struct bh_queue *q, struct bh_kv_txn *txn, const st
     struct bh_entry e = *was;
     e.key = *to;
     move_clock(&e, &source, &target, now_unix_ms);
+    destination_take_hold(&target, &source, now_unix_ms);
     status = entry_insert(txn, &target, &e, arena);
     return status == BH_OK ? destination_save(txn, &target, arena) : status;
 }

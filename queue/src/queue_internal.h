@@ -82,6 +82,10 @@ BH_MUST_USE bool destination_uncount(struct bh_destination *d, const struct bh_e
 void slots_add(struct bh_destination *d, int64_t arrival_unix_ms);
 bool slots_remove(struct bh_destination *d, int64_t arrival_unix_ms);
 /* Age passes begin again at this message. */
+/* Of two destinations of one domain: mail moves from one to the other, and what holds it goes
+ * along. A hold that lasts as long or longer stays. `to` borrows the words of `from`. */
+void destination_take_hold(struct bh_destination *to, const struct bh_destination *from,
+                           int64_t now_unix_ms);
 void destination_rewind(struct bh_destination *d, uint64_t id);
 
 /* ---- entry.c: rows of the entry lane; the caller saves d ---- */

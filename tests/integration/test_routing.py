@@ -245,6 +245,35 @@ class Reload(Case):
         self.assertEqual(ids, {m.queue_id for m in new.messages})
         daemon.wait_empty()
 
+    def test_a_hold_goes_along(self):
+        """What is held stays held where a reload gives it to another connector, which has mail of its own."""
+        old, new = self.partner(), self.partner()
+        old.down()
+        new.down()
+        daemon = self.daemon("\n".join([smarthost("old", old), smarthost("bank", new, "senders @lists.us.test")]))
+        ids = {self.send(daemon, "a@bank.test"), self.send(daemon, "b@bank.test", sender="news@lists.us.test")}
+        daemon.wait_listed(2)
+        daemon.ctl("hold", "--connector", "old", "--until", "+1h", "--reason", "ticket 8812")
+        daemon.blocks["connectors"] = smarthost("old", old) + "\n" + smarthost("bank", new, domains="bank.test")
+        daemon.write_config()
+        old.up()
+        new.up()
+        daemon.ctl("reload")
+        row = daemon.until(lambda rows: [r for r in rows if r["connector"] == "bank" and r["messages"] == 2],
+                           "queue")[0]  # fmt: skip
+        self.assertEqual(("held", "ticket 8812"), (row["state"], row["hold_reason"]))
+        daemon.ctl("flush", "--all")
+        ids.add(self.send(daemon, "c@bank.test"))
+        daemon.wait_listed(3)
+        self.send(daemon, "d@other.test")
+        old.wait_messages(1)
+        self.assertEqual(["d@other.test"], old.addresses())
+        self.assertEqual([], new.messages)
+        daemon.ctl("release", "--destination", "bank.test")
+        new.wait_messages(3)
+        self.assertEqual(ids, {m.queue_id for m in new.messages})
+        daemon.wait_empty()
+
     def test_sighup(self):
         old, new = self.partner(), self.partner()
         daemon = self.daemon(smarthost("out", old))

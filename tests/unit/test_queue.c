@@ -372,6 +372,52 @@ static void history_keeps_the_last_eight(void **state)
     assert_int_equal(e.due_unix_ms, T + 10);
 }
 
+/* A reload that gives a domain to another connector must not free what is held. */
+static void a_hold_goes_along_with_its_mail(void **state)
+{
+    struct world *w = *state;
+    const struct bh_queue_key key = put(w, "s@x", "a.test", BH_HINT_ENTRY, T);
+    const struct bh_queue_key other = put(w, "s@x", "a.test", BH_HINT_ENTRY, T);
+    const struct bh_queue_key third = put(w, "s@x", "a.test", BH_HINT_ENTRY, T);
+    struct bh_destination_change hold = {.set = BH_SET_HOLD,
+                                         .hold_reason = BH_LIT("ticket 8812"),
+                                         .hold_by = BH_LIT("operator"),
+                                         .hold_until_unix_ms = T + BH_HOUR_MS};
+    const struct bh_now later = fixture_now(T + BH_MINUTE_MS);
+    assert_int_equal(
+        bh_queue_destination_update(w->q, w->txn, key.destination, &hold, fixture_now(T)), BH_OK);
+    struct bh_queue_key to;
+    assert_int_equal(
+        bh_queue_rebind(w->q, w->txn, key, BH_LIT("a.test"), BH_LIT("bank"), later, &to), BH_OK);
+    struct bh_destination d = destination(w, to.destination);
+    assert_true(d.held);
+    assert_true(bh_slice_eq(d.hold_reason, BH_LIT("ticket 8812")));
+    assert_true(bh_slice_eq(d.hold_by, BH_LIT("operator")));
+    assert_int_equal(d.hold_since_unix_ms, T);
+    assert_int_equal(d.hold_until_unix_ms, T + BH_HOUR_MS);
+    assert_int_equal(d.wake_unix_ms, T + BH_HOUR_MS);
+    struct bh_entry e;
+    assert_int_equal(bh_queue_read_entry(w->txn, to, &w->arena, &e), BH_OK);
+    assert_int_equal(bh_entry_age_ms(&e, &d, T + BH_HOUR_MS), 0); /* no time passed for it */
+    /* Another domain is not meant by it; a longer hold stays; one whose time is over is none. */
+    assert_int_equal(
+        bh_queue_rebind(w->q, w->txn, other, BH_LIT("b.test"), BH_LIT("bank"), later, &to), BH_OK);
+    assert_false(destination(w, to.destination).held);
+    hold.hold_reason = BH_LIT("longer");
+    hold.hold_until_unix_ms = BH_QUEUE_NEVER;
+    assert_int_equal(bh_queue_destination_update(w->q, w->txn, d.id, &hold, later), BH_OK);
+    assert_int_equal(
+        bh_queue_rebind(w->q, w->txn, third, BH_LIT("a.test"), BH_LIT("bank"), later, &to), BH_OK);
+    assert_int_equal(to.destination, d.id);
+    assert_true(destination(w, d.id).hold_until_unix_ms == BH_QUEUE_NEVER);
+    const struct bh_queue_key last = put(w, "s@x", "a.test", BH_HINT_ENTRY, T);
+    assert_int_equal(last.destination, key.destination);
+    assert_int_equal(bh_queue_rebind(w->q, w->txn, last, BH_LIT("a.test"), BH_LIT("late"),
+                                     fixture_now(T + BH_HOUR_MS), &to),
+                     BH_OK);
+    assert_false(destination(w, to.destination).held);
+}
+
 static void notices_follow_notify(void **state)
 {
     struct world *w = *state;
@@ -704,6 +750,7 @@ int main(void)
         TEST(senders_are_warned_once),
         TEST(a_hold_or_backoff_decides_the_next_event),
         TEST(history_keeps_the_last_eight),
+        TEST(a_hold_goes_along_with_its_mail),
         TEST(notices_follow_notify),
         TEST(a_message_that_kills_twice_is_quarantined),
         TEST(jobs_resume_and_leave_newer_mail_alone),

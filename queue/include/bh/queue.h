@@ -197,7 +197,8 @@ BH_MUST_USE enum bh_status bh_queue_settle(struct bh_queue *q, struct bh_kv_txn 
                                            struct bh_settle_result *result);
 
 /** Move an entry to another connector's destination of the same or another domain. Not charged;
- * keeps its place by id, its state and its due time.
+ * keeps its place by id, its state and its due time. If its destination is held, and the new one is
+ * of the same domain and held for less long, the new one is held from then on as the old one is.
  * @param to  receives its new key
  * @return BH_OK, BH_ENOTFOUND (nothing changed), BH_EINVAL */
 BH_MUST_USE enum bh_status bh_queue_rebind(struct bh_queue *q, struct bh_kv_txn *txn,
