@@ -813,7 +813,11 @@ int main(int argc, char **argv)
         usage(stderr);
         return 2;
     }
-    struct daemon *d = calloc(1, sizeof(*d)); /* of this run: nothing of it is static */
+    /* Of this run: nothing of it is static but where it is, so that what it holds when the process
+     * ends early is no leak. */
+    static struct daemon *running;
+    running = calloc(1, sizeof(*running));
+    struct daemon *d = running;
     if (d == NULL) {
         return EXIT_FAILURE;
     }
@@ -845,6 +849,7 @@ int main(int argc, char **argv)
     free(d->config_path);
     bh_log(BH_LOG_INFO, "evt=stopped");
     const int exit_code = d->exit_code;
-    free(d);
+    free(running);
+    running = NULL;
     return exit_code;
 }
