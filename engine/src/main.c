@@ -825,7 +825,7 @@ int main(int argc, char **argv)
     d->started_unix_ms = wall_ms();
     d->sandbox = bh_sandbox_create();
     if (d->config_path == NULL || !load_first_config(d)) {
-        return EXIT_FAILURE;
+        return EXIT_FAILURE; /* NOLINT(clang-analyzer-unix.Malloc): `running` still has it */
     }
     if (check) {
         return check_files(d);
