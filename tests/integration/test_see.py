@@ -7,6 +7,7 @@ import subprocess
 import threading
 
 from harness import Case, smarthost, tag
+from support.certs import Authority
 from support.partner import HANG
 
 
@@ -364,6 +365,44 @@ class Posture(Case):
         self.assertEqual(["STARTTLS is not offered any more"], self.worse())
         text = self.relay.ctl_run("status", options=()).stdout
         self.assertIn(f"tls worse  127.0.0.1:{self.bank.port}: STARTTLS is not offered any more", text)
+        self.relay.stop()
+        self.assertEqual(1, len(self.relay.events_of("tls_worse")))
+
+    def test_another_issuer(self):
+        """Told once as an event, and in `status` with the new issuer."""
+        self.deliver(1)
+        self.relay.stop()
+        self.assertEqual([], self.worse())
+        self.assertEqual([], self.relay.events_of("tls_worse", 0))
+        stranger = Authority(self.path("stranger"), "Stranger")
+        self.bank.context.load_cert_chain(*stranger.issue("mx.bank.test"))
+        self.relay.start()
+        self.deliver(2)
+        self.relay.wait_line("evt=tls_worse .*another issuer: .*Stranger")
+        (text,) = self.worse()
+        self.assertRegex(text, "^its certificate has another issuer: .*Stranger$")
+        self.relay.stop()
+        self.relay.start()
+        self.deliver(3)
+        self.relay.stop()
+        (event,) = self.relay.events_of("tls_worse")
+        self.assertIn("Stranger", str(event))
+
+    def test_a_certificate_that_ends_soon(self):
+        """Fourteen days ahead it is told, once; a month ahead it is not."""
+        self.deliver(1)
+        self.relay.stop()
+        self.assertEqual([], self.worse())
+        self.assertEqual([], self.relay.events_of("tls_worse", 0))
+        self.bank.context.load_cert_chain(*self.ca.issue("mx.bank.test", days=13, stem="soon"))
+        self.relay.start()
+        self.deliver(2)
+        self.relay.wait_line("evt=tls_worse .*its certificate ends ")
+        (text,) = self.worse()
+        self.assertRegex(text, r"^its certificate ends \d{4}-\d\d-\d\d$")
+        self.relay.stop()
+        self.relay.start()
+        self.deliver(3)
         self.relay.stop()
         self.assertEqual(1, len(self.relay.events_of("tls_worse")))
 
