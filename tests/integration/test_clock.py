@@ -97,3 +97,40 @@ class Clock(Case):
         self.send(relay)
         remote.wait_messages(2)
         relay.wait_empty()
+
+    def waits_for_tls(self, relay, times):
+        """It was looked at so many times, and each time it was too young."""
+        relay.events_where(lambda e: e.get("rcpt") == "you@open.test"
+                           and "in clear only when older than 5 minutes" in e.get("text", ""), times)  # fmt: skip
+
+    def test_in_clear_goes_only_what_is_older_than_five_minutes(self):
+        """Behind a partner whose TLS is broken; with credentials nothing goes in clear, ever."""
+        certificate = self.authority().issue("mx.bank.test")
+        secret = self.path("secret")
+        with open(secret, "w", encoding="ascii", opener=lambda p, flags: os.open(p, flags, 0o600)) as out:
+            out.write("tr0ub4dor\n")
+        broken = self.partner(certificate=certificate).on("starttls", "454 4.7.0 not now")
+        asking = self.partner(certificate=certificate, users={"relay": "tr0ub4dor"}, auth_in_clear=True)
+        asking.on("starttls", "454 4.7.0 not now")
+        self.set_clock(0)
+        relay = self.with_clock(
+            smarthost("open", broken, "tls opportunistic", "open.test") + "\n"
+            + smarthost("login", asking, "tls opportunistic\n    auth plain { user relay; "
+                        f"password-file {secret}; allow-unauthenticated-peer {{ until 2099-01-01; "
+                        'reason "until they have a certificate" } }', "login.test"), retry=RETRY)  # fmt: skip
+        self.send(relay, "you@open.test")
+        self.send(relay, "you@login.test")
+        self.waits_for_tls(relay, 1)
+        asking.wait_command("starttls")
+        self.set_clock(4 * 60)
+        relay.ctl("flush", "--destination", "open.test")
+        self.waits_for_tls(relay, 2)
+        self.assertEqual(([], 0), (broken.messages, broken.count("mail")))
+        self.set_clock(6 * 60)
+        (got,) = broken.wait_messages(1)
+        self.assertEqual("", got.tls)
+        asking.wait_command("starttls", asking.count("starttls") + 2)
+        self.assertEqual(([], 0, 0), (asking.messages, asking.count("mail"), asking.count("auth")))
+        relay.wait_listed(1)
+        (left,) = relay.list()
+        self.assertEqual(["you@login.test"], left["recipients"])
