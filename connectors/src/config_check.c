@@ -115,8 +115,8 @@ static void check_connector(struct checking *c, const struct bh_connector *conne
     need(c, connector, own_servers(&connector->resolver, &c->config->resolver), BH_CAN_RESOLVER,
          "resolver", NULL, "a resolver of a connector's own");
     need(c, connector, limits->rate.count > 0, BH_CAN_RATES, "limits", "rate", "'rate'");
-    need(c, connector, limits->recipient_rate.count > 0, BH_CAN_RATES, "limits", "recipient-rate",
-         "'recipient-rate'");
+    need(c, connector, limits->recipient_rate.count > 0, BH_CAN_RECIPIENT_RATE, "limits",
+         "recipient-rate", "'recipient-rate'");
     need(c, connector, limits->shared, BH_CAN_SHARED_LIMITS, "limits", "shared", "'shared'");
     need(c, connector, connector->failover, BH_CAN_FAILOVER, "failover", NULL, "'failover'");
 }

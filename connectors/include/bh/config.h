@@ -192,13 +192,14 @@ enum {
     BH_CAN_REPLY_RULES = 1 << 11,
     BH_CAN_LMTP = 1 << 12,
     BH_CAN_RESOLVER = 1 << 13, /* a resolver of a connector's own */
-    BH_CAN_RATES = 1 << 14,    /* rate, recipient-rate */
+    BH_CAN_RATES = 1 << 14,
     BH_CAN_SHARED_LIMITS = 1 << 15,
     BH_CAN_FAILOVER = 1 << 16,
     BH_CAN_LISTEN_TLS = 1 << 17,
     BH_CAN_PROXY = 1 << 18,
     BH_CAN_SYSTEMD = 1 << 19,
-    BH_CAN_ALL = (1 << 20) - 1,
+    BH_CAN_RECIPIENT_RATE = 1 << 20,
+    BH_CAN_ALL = (1 << 21) - 1,
 };
 
 /** Refuse what the engine cannot do: an error for each use. @return false if there was one */
