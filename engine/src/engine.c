@@ -593,6 +593,21 @@ void engine_drain(struct engine *engine)
     engine_call(engine, &drain->call);
 }
 
+static void run_hurry(struct engine_call *call, struct engine *e)
+{
+    free(BH_CONTAINER(call, struct drain_call, call));
+    settle_hurry(e);
+}
+
+void engine_hurry(struct engine *engine)
+{
+    struct drain_call *hurry = calloc(1, sizeof(*hurry));
+    if (hurry != NULL) {
+        hurry->call.run = run_hurry;
+        engine_call(engine, &hurry->call);
+    }
+}
+
 static void run_end(struct engine_call *call, struct engine *e)
 {
     free(BH_CONTAINER(call, struct drain_call, call));

@@ -48,5 +48,8 @@ void engine_note_put(struct engine *engine, uint64_t id, uint64_t size, bool tls
 void engine_call(struct engine *engine, struct engine_call *call);
 /** End in good order: no new leases, sessions end after their transaction. `drained` tells. */
 void engine_drain(struct engine *engine);
+/** The drain timeout is over: what meets a full disk is waited for no longer, it stays in flight
+ * for the next start to find. */
+void engine_hurry(struct engine *engine);
 /** After `drained`: end the thread and free everything. The store must still run until then. */
 void engine_join(struct engine *engine);

@@ -166,6 +166,7 @@ struct engine {
 
     struct settle_batch *batch;    /* being filled */
     struct settle_batch *failed;   /* to be tried again */
+    bool hurried;                  /* the drain timeout is over */
     struct lease_item *unjudged;   /* for want of memory */
     struct lease_item *unbatched;  /* judged, and without a batch for want of memory */
     struct lease_item *unfollowed; /* owed a bulk job, which waits for memory or disk */
@@ -400,6 +401,8 @@ void settle_flush(struct engine *e);
 void settle_on_done(struct engine *e, struct settle_batch *batch);
 /** Batches that met a full disk, and what found no memory. */
 void settle_retry(struct engine *e);
+/** The time to end in is over: what can't be settled now is left to the next start. */
+void settle_hurry(struct engine *e);
 /** Give up a hold on a lease: it is freed with its last one. */
 void lease_release(struct engine *e, struct lease *lease);
 /** A settled item leaves its lease. */

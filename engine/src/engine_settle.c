@@ -274,6 +274,22 @@ void settle_skip(struct engine *e, struct lease_item *item)
     }
 }
 
+/* It can't be settled: what may have gone out must not go out again, and nothing else waits for it.
+ * It stays in the leased set and in its in-flight slot, as in a process that died: the next start
+ * finds it there, and marks it uncertain if its content was sent. */
+static void abandon(struct engine *e, struct lease_item *item, enum bh_status why)
+{
+    char id[BH_QUEUE_ID_TEXT];
+    bh_log(
+        BH_LOG_ERROR,
+        "evt=settle_given_up msg=%s destination=%u error=\"%s\" action=\"not tried again by this "
+        "process; bhctl check\"",
+        bh_queue_id_text(item->key.id, id), (unsigned)item->key.destination, bh_status_name(why));
+    BH_ASSERT(!item->left);
+    item->left = true;
+    lease_release(e, item->lease);
+}
+
 /* ---- batches ---- */
 
 static enum bh_status run_settle(struct bh_store_task *task, struct bh_queue *q,
@@ -433,9 +449,41 @@ static void split_batch(struct engine *e, struct settle_batch *b)
     e->failed = b;
 }
 
+/* Will it fail again the next time? Stored data is not what it should be; or this process ends and
+ * has waited for space or memory as long as it may. */
+static bool is_hopeless(const struct engine *e, const struct settle_batch *b)
+{
+    return (b->count == 1 && (b->status == BH_ECORRUPT || b->status == BH_EINVAL)) || e->hurried;
+}
+
+static void abandon_batch(struct engine *e, struct settle_batch *b)
+{
+    for (size_t i = 0; i < b->count; i++) {
+        abandon(e, b->items[i], b->status);
+    }
+    notifier_fini(&b->notifier);
+    free(b);
+}
+
+void settle_hurry(struct engine *e)
+{
+    e->hurried = true;
+    struct settle_batch *b = e->failed;
+    e->failed = NULL;
+    while (b != NULL) {
+        struct settle_batch *next = b->next;
+        abandon_batch(e, b);
+        b = next;
+    }
+}
+
 void settle_on_done(struct engine *e, struct settle_batch *b)
 {
     e->settling--;
+    if (b->status != BH_OK && is_hopeless(e, b)) {
+        abandon_batch(e, b);
+        return;
+    }
     if (b->status != BH_OK) {
         bh_log(BH_LOG_ERROR, "evt=settle_failed items=%zu error=\"%s\"", b->count,
                bh_status_name(b->status));

@@ -257,6 +257,7 @@ static void on_drain_timeout(uv_timer_t *timer)
         worker_call(d->workers[i].worker, &d->workers[i].cut_call);
         worker_abort(d->workers[i].worker);
     }
+    engine_hurry(d->engine);
 }
 
 void daemon_stop(struct daemon *d, const char *why)

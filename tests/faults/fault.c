@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "bh/inflight.h"
+#include "bh/queue.h"
 #include "bh/rng.h"
 
 /* Neither fault.h, crash.h nor clock.h: here the real ones are meant. */
@@ -15,6 +16,10 @@ void *fault_malloc(size_t size);
 void *fault_calloc(size_t count, size_t size);
 void fault_inflight_handling(struct bh_inflight *f, uint32_t thread, enum bh_handling_step step,
                              uint64_t id);
+enum bh_status fault_queue_settle(struct bh_queue *q, struct bh_kv_txn *txn,
+                                  const struct bh_settle *settle,
+                                  const struct bh_queue_notifier *notifier,
+                                  struct bh_settle_result *result);
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct bh_rng rng;
@@ -92,4 +97,16 @@ void fault_inflight_handling(struct bh_inflight *f, uint32_t thread, enum bh_han
                          (step == BH_HANDLING_STORE && strcmp(ends, "store") == 0))) {
         abort();
     }
+}
+
+enum bh_status fault_queue_settle(struct bh_queue *q, struct bh_kv_txn *txn,
+                                  const struct bh_settle *settle,
+                                  const struct bh_queue_notifier *notifier,
+                                  struct bh_settle_result *result)
+{
+    const char *fault = getenv("BH_FAULT_SETTLE");
+    if (fault != NULL) {
+        return strcmp(fault, "full") == 0 ? BH_EFULL : BH_ECORRUPT;
+    }
+    return bh_queue_settle(q, txn, settle, notifier, result);
 }

@@ -46,6 +46,33 @@ class Faults(Case):
             with self.subTest(seed=seed):
                 self.arrives_once(seed, 4)
 
+    def not_settled(self, how):
+        """Delivered, and not to be settled: it ends in order, and does not go twice meanwhile."""
+        relay = self.shaky(5, 0, start=False)
+        relay.environment["BH_FAULT_SETTLE"] = how
+        relay.start()
+        queued = self.send(relay, "a@bank.test")
+        self.remote.wait_messages(1)
+        relay.wait_line(r"evt=settle_(failed|given_up)")
+        relay.ctl("flush", "--all")
+        relay.stop()
+        given_up = [line for line in relay.lines if "evt=settle_given_up" in line]
+        self.assertEqual(1, len(given_up))
+        self.assertIn(queued, given_up[0])
+        self.assertEqual(1, len(self.remote.messages))
+        del relay.environment["BH_FAULT_SETTLE"]
+        relay.start()
+        return relay
+
+    def test_an_entry_that_cannot_be_settled(self):
+        relay = self.not_settled("corrupt")
+        self.assertEqual([], [line for line in relay.lines if "evt=drain_timeout" in line])
+        relay.wait_empty()
+
+    def test_a_full_disk_does_not_keep_it_from_ending(self):
+        relay = self.not_settled("full")
+        relay.wait_empty()
+
     def test_deferred_and_refused(self):
         self.remote.on("rcpt", "450 4.2.1 later", times=20)
         self.remote.on("rcpt", "550 5.1.1 nobody", match="gone")
