@@ -269,6 +269,24 @@ class Dane(Signed):
         self.assertEqual(0, first.connections)
         daemon.wait_line("evt=tls_host_left_out .*broken.dane.test")
 
+    def test_servfail_is_told_from_a_dead_resolver(self):
+        """The one is the domain's fault and defers, the other is ours and parks; none weakens."""
+        partner = self.server()
+        world = self.zones(dane=self.usual(tlsa(self.certificate[0]))
+                           + f"\nx 1 MX 10 dead\ndead 1 A {HOST}")  # fmt: skip
+        daemon = self.relay(world, "auto")
+        self.send(daemon, "you@dane.test")
+        self.delivered(partner, daemon)
+        self.send(daemon, "you@x.dane.test")
+        daemon.wait_line("evt=backoff domain=x.dane.test .*happened=dns_failed")
+        self.assertEqual([], [line for line in daemon.lines if "evt=parked" in line])
+        world.kill_resolver()
+        daemon.wait_line("evt=parked .*x.dane.test .*happened=dns_timeout")
+        self.send(daemon, "late@dane.test")
+        daemon.wait_line("evt=parked .*domain=dane.test .*happened=dns_timeout")
+        daemon.wait_listed(2)
+        self.assertEqual(1, partner.count("mail"))
+
     def test_a_bogus_domain_defers(self):
         self.server()
         world = self.zones(bogus=self.usual())

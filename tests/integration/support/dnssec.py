@@ -4,6 +4,7 @@ resolver is Unbound, so that AD, SERVFAIL and forged answers are what a real val
     test                      signed, the anchor
     dane.test                 signed; a test adds its names here
     _tcp.broken.dane.test     signed, but its DS is wrong: TLSA lookups below it are bogus
+    _tcp.dead.dane.test       its server has no zone for it: TLSA lookups below it get SERVFAIL
     plain.test                not signed
     bogus.test                signed, but its DS is wrong
 """
@@ -16,6 +17,7 @@ from .ports import reserve_port
 from .waiting import GUARD, PATIENCE_S
 
 SIGNED = ("test", "dane.test", "_tcp.broken.dane.test", "bogus.test")
+DEAD = "_tcp.dead.dane.test"
 BROKEN = ("_tcp.broken.dane.test", "bogus.test")
 SOA = "@ 60 SOA ns.test. hostmaster.test. 1 3600 600 86400 1\n@ 60 NS ns.test.\n"
 
@@ -60,7 +62,7 @@ class Dnssec:
             zones[name] += text.strip() + "\n"
         zones["test"] += "ns 60 A 127.0.0.1\n"
         zones["test"] += "".join(f"{n} 60 NS ns.test.\n" for n in ("dane", "plain", "bogus"))
-        zones["dane.test"] += "_tcp.broken 60 NS ns.test.\n"
+        zones["dane.test"] += "_tcp.broken 60 NS ns.test.\n_tcp.dead 60 NS ns.test.\n"
         self.zones = zones
 
     @property
@@ -108,6 +110,7 @@ class Dnssec:
             self._write(name + ".zone", text)
             signing = "on" if name in SIGNED else "off"
             zones += f"  - domain: {name}\n    dnssec-signing: {signing}\n"
+        zones += f"  - domain: {DEAD}\n"  # no file
         self._write("knot.conf", f"""server:
     rundir: {self.folder}
     listen: 127.0.0.1@{self.knot_port}
@@ -158,7 +161,7 @@ zone:
 """ + "".join(f"""stub-zone:
     name: "{name}."
     stub-addr: 127.0.0.1@{self.knot_port}
-""" for name in self.zones))
+""" for name in (*self.zones, DEAD)))
         self._spawn(b"start of service", "unbound", "-d", "-c", self._path("unbound.conf"))
         return self
 
@@ -172,6 +175,12 @@ zone:
         for value in values:
             self.knotc("zone-set", zone, owner, str(ttl), kind, *value.split())
         self.knotc("zone-commit", zone)
+
+    def kill_resolver(self):
+        """Nobody answers at its port any more."""
+        resolver = self.processes.pop()
+        resolver.terminate()
+        resolver.wait(PATIENCE_S)
 
     def stop(self):
         for process in self.processes:
