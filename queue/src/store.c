@@ -149,6 +149,9 @@ static enum bh_status do_group(struct bh_store *s, struct bh_store_task *const *
     do {
         status = try_group(s, tasks, count);
     } while (status == BH_MORE);
+    for (size_t i = 0; status == BH_OK && i < count; i++) {
+        tasks[i]->committed = true;
+    }
     if (status != BH_ENOMEM) {
         return status;
     }
@@ -235,6 +238,7 @@ static size_t next_group(struct bh_store *s, struct bh_store_task *tasks[GROUP_M
         }
         s->first = task->letter.next;
         task->status = BH_OK;
+        task->committed = false;
         dirty += task->dirty_bytes;
         tasks[count++] = task;
     }
@@ -257,7 +261,9 @@ static void write_all(struct bh_store *s)
             fail(s);
         }
         for (size_t i = 0; i < count; i++) {
-            tasks[i]->done(tasks[i], s->failed ? BH_EIO : tasks[i]->status);
+            /* One by one, on a full disk, some were stored before it failed: they are told so. */
+            const bool stands = !s->failed || tasks[i]->committed;
+            tasks[i]->done(tasks[i], stands ? tasks[i]->status : BH_EIO);
         }
     }
     s->any_urgent = false;

@@ -325,6 +325,42 @@ static void a_failed_commit_stops_the_store(void **state)
     assert_int_equal(fixture_check(w->kv).messages, 1);
 }
 
+static enum bh_status fail_third_commit(void *ctx, enum bh_kv_step step)
+{
+    unsigned *commits = ctx;
+    return step == BH_KV_STEP_COMMIT && ++*commits > 2 ? BH_EIO : BH_OK;
+}
+
+/* Full, so one by one, and then the store fails: what was stored before is not refused, or its
+ * client would send it again. */
+static void what_was_committed_is_told_so(void **state)
+{
+    struct world *w = *state;
+    stop(w);
+    unsigned commits = 0;
+    bh_kv_memory_set_max(w->kv, bh_kv_memory_bytes(w->kv) + (1 << 20) + 200000);
+    bh_kv_memory_set_fault(w->kv, fail_third_commit, &commits);
+    const struct bh_store_options options = {
+        .kv = w->kv, .queue = w->q, .failed = on_failed, .ctx = w};
+    assert_int_equal(bh_store_create(&options, &w->store), BH_OK);
+    for (size_t i = 0; i < 20; i++) {
+        prepare(w, &jobs[i], PUT, 30000);
+        jobs[i].task.urgent = i == 19; /* the others wait for it: one group */
+        post(w, &jobs[i]);
+    }
+    wait_done(w, 20);
+    stop(w);
+    assert_int_equal(atomic_load(&w->failed_with), BH_EIO);
+    unsigned told = 0;
+    for (size_t i = 0; i < 20; i++) {
+        assert_true(jobs[i].status == BH_OK || jobs[i].status == BH_EIO);
+        told += jobs[i].status == BH_OK ? 1 : 0;
+    }
+    bh_kv_memory_set_fault(w->kv, NULL, NULL);
+    assert_int_equal(told, fixture_check(w->kv).messages);
+    assert_int_equal(told, 2);
+}
+
 static enum bh_status lack_memory(void *ctx, enum bh_kv_step step)
 {
     const enum bh_kv_step *where = ctx;
@@ -387,6 +423,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_failure_is_its_own, set_up, tear_down),
         cmocka_unit_test_setup_teardown(full_refuses_mail_and_takes_removals, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_failed_commit_stops_the_store, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_was_committed_is_told_so, set_up, tear_down),
         cmocka_unit_test_setup_teardown(want_of_memory_fails_the_group_alone, set_up, tear_down),
         cmocka_unit_test_setup_teardown(stopping_finishes_what_was_posted, set_up, tear_down),
     };

@@ -26,6 +26,7 @@ struct bh_store_task {
     bool removal; /* frees space: goes first when the disk is full */
     bool atomic;  /* run in a nested transaction, at some cost: see below */
     enum bh_status status; /* private */
+    bool committed;        /* private: its status stands, whatever becomes of the rest */
 };
 
 struct bh_store_options {
