@@ -12,6 +12,7 @@ import hashlib
 import os
 import subprocess
 import threading
+import time
 
 from .ports import reserve_port
 from .waiting import GUARD, PATIENCE_S
@@ -96,6 +97,18 @@ class Dnssec:
     def knotc(self, *words):
         return self._run("knotc", "-s", self._path("knot.sock"), *words)
 
+    def _begin(self, zone):
+        """Right after its start Knot may still be busy with a zone, and tells nobody when it is done:
+        it is asked again."""
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self.knotc("zone-begin", zone)
+            except subprocess.CalledProcessError as refused:
+                if time.monotonic() > end:
+                    raise AssertionError(f"zone-begin {zone}: {refused.stderr}") from refused
+                time.sleep(0.02)
+
     def _digest(self, zone):
         """The DS of a zone, as rdata."""
         for line in self._run("keymgr", "-c", self._path("knot.conf"), zone, "ds").splitlines():
@@ -167,7 +180,7 @@ zone:
 
     def set(self, zone, owner, kind, *values, ttl=1):
         """Replace the records of this kind at an owner (relative to the zone); signed at once."""
-        self.knotc("zone-begin", zone)
+        self._begin(zone)
         try:
             self.knotc("zone-unset", zone, owner, kind)
         except subprocess.CalledProcessError:
