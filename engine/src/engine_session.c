@@ -307,8 +307,10 @@ static struct judge_context context_of(struct engine *e, const struct lease_item
         c = &lease->config->connectors[lease->config->connectors_count - 1];
     }
     BH_ASSERT(d != NULL);
+    const struct bh_connector *rules = lease_rules(item, e->config);
     struct judge_context ctx = {
         .connector = c,
+        .rules = rules != NULL ? rules : c,
         .retry = &d->policy.retry,
         .rng = &e->rng,
         .now = engine_now(e),
@@ -618,7 +620,7 @@ void outgoing_on_item(struct engine *e, struct lease_item *item)
     const bool again = item->answered; /* for want of memory: the breaker has heard of it */
     const struct bh_outcome *refused = NULL;
     const enum judge_answer answer =
-        again ? JUDGE_NO_ANSWER : judge_answer_of(item, ctx.connector, &refused);
+        again ? JUDGE_NO_ANSWER : judge_answer_of(item, ctx.rules, &refused);
     const enum bh_sched_elsewhere elsewhere = elsewhere_of(e, item, ctx.connector);
     answered(e, item);
     if (answer != JUDGE_NO_ANSWER) {

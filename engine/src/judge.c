@@ -32,12 +32,12 @@ static void keep(struct bh_settle_recipient *r, struct remains *remains)
 }
 
 static const struct bh_reply_rule *rule_for(const struct bh_outcome *outcome,
-                                            const struct bh_connector *connector)
+                                            const struct bh_connector *rules)
 {
     if (outcome->happened != BH_HAPPENED_REPLY || outcome->code < 400) {
         return NULL;
     }
-    return bh_reply_rules_match(&connector->replies, outcome->code, outcome->enhanced_class,
+    return bh_reply_rules_match(&rules->replies, outcome->code, outcome->enhanced_class,
                                 outcome->enhanced_subject, outcome->enhanced_detail, outcome->text);
 }
 
@@ -45,7 +45,7 @@ static const struct bh_reply_rule *rule_for(const struct bh_outcome *outcome,
 static bool apply_rule(const struct bh_outcome *outcome, const struct judge_context *ctx,
                        struct bh_settle_recipient *r, struct remains *remains)
 {
-    const struct bh_reply_rule *rule = rule_for(outcome, ctx->connector);
+    const struct bh_reply_rule *rule = rule_for(outcome, ctx->rules);
     if (rule == NULL) {
         return false;
     }
@@ -80,8 +80,7 @@ static bool refused_by_policy(const struct bh_outcome *outcome)
            outcome->enhanced_subject == 7;
 }
 
-enum judge_answer judge_answer_of(const struct lease_item *item,
-                                  const struct bh_connector *connector,
+enum judge_answer judge_answer_of(const struct lease_item *item, const struct bh_connector *rules,
                                   const struct bh_outcome **refused)
 {
     bool other = false;
@@ -89,7 +88,7 @@ enum judge_answer judge_answer_of(const struct lease_item *item,
     for (uint32_t i = 0; i < item->txn.txn.recipients_count; i++) {
         const struct bh_client_result *result = &item->txn.txn.results[i];
         if (result->fate != BH_FATE_DECIDED || result->outcome.happened != BH_HAPPENED_REPLY ||
-            rule_for(&result->outcome, connector) != NULL) {
+            rule_for(&result->outcome, rules) != NULL) {
             continue;
         }
         if (refused_by_policy(&result->outcome)) {
@@ -262,7 +261,7 @@ static void decide_remaining(struct lease_item *item, const struct remains *rema
         settle->remaining = BH_ENTRY_HELD;
         settle->reason = remains->hold;
         *why = "held by a reply rule";
-    } else if (remains->uncertain && ctx->connector->uncertain == BH_UNCERTAIN_HOLD) {
+    } else if (remains->uncertain && ctx->rules->uncertain == BH_UNCERTAIN_HOLD) {
         settle->remaining = BH_ENTRY_HELD;
         settle->reason = BH_LIT("uncertain: the end was sent and no reply seen");
         *why = "uncertain, and its connector says hold";

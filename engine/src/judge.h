@@ -6,7 +6,8 @@
 #include "lease.h"
 
 struct judge_context {
-    const struct bh_connector *connector;
+    const struct bh_connector *connector; /* its session's */
+    const struct bh_connector *rules;     /* whose `replies` and `uncertain` count: lease_rules */
     const struct bh_retry_policy *retry;
     struct bh_rng *rng;
     struct bh_now now;
@@ -32,14 +33,14 @@ void judge_in_doubt(const struct lease_item *item, const uint64_t ending[2], uin
  * @return BH_OK, or BH_ENOMEM: the item is to be returned untouched */
 BH_MUST_USE enum bh_status judge_item(struct lease_item *item, const struct judge_context *ctx);
 /** What the partner's answer to an item says to the breaker of its destination.
+ * @param rules    as of the context
  * @param refused  how, for JUDGE_REFUSED_BY_POLICY; else NULL. The item's */
 enum judge_answer {
     JUDGE_NO_ANSWER, /* none, or one on which the operator has ruled */
     JUDGE_ANSWERED,
     JUDGE_REFUSED_BY_POLICY, /* 5.7.x, and nobody accepted */
 };
-enum judge_answer judge_answer_of(const struct lease_item *item,
-                                  const struct bh_connector *connector,
+enum judge_answer judge_answer_of(const struct lease_item *item, const struct bh_connector *rules,
                                   const struct bh_outcome **refused);
 /** The same for an item that no session tried: one outcome for each of its recipients (no such
  * domain, no route). */

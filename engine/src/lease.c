@@ -101,6 +101,17 @@ static enum lease_what match_item(struct lease *lease, struct lease_item *item)
     return LEASE_WAITS;
 }
 
+const struct bh_connector *lease_rules(const struct lease_item *item,
+                                       const struct bh_config *config)
+{
+    struct lease_part *part = item->part;
+    const struct bh_envelope *envelope = &item->message.envelope;
+    struct bh_match match;
+    const enum bh_status status = bh_config_match(config, part->domain, envelope->sender,
+                                                  envelope->size, is_carrier, part, &match);
+    return status == BH_OK ? match.connector : NULL;
+}
+
 static enum bh_status load_content(struct bh_kv_txn *txn, struct lease *lease,
                                    struct lease_item *item)
 {

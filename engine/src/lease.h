@@ -115,6 +115,12 @@ struct lease *lease_create(const struct bh_config *config, uint32_t items, uint6
 struct lease_part *lease_add_part(struct lease *lease, struct bh_slice domain,
                                   struct bh_slice connector, struct bh_slice carrier);
 void lease_destroy(struct lease *lease);
+/** Whose rules say what an outcome means (`replies`, `uncertain`): the connector that `config`, the
+ * one in force, has for this item now. A session may be minutes behind a reload: what an operator
+ * has ruled since counts, so that nothing is held, returned or tried again by what he took back.
+ * @return NULL: none takes its domain any more */
+const struct bh_connector *lease_rules(const struct lease_item *item,
+                                       const struct bh_config *config);
 /** The number of the calling thread of the store, for bh_inflight_handling: the first to ask has 0.
  */
 uint32_t store_thread_number(void);

@@ -114,6 +114,22 @@ class Outcomes(Case):
         daemon.ctl("release", "--id", queue_id)
         partner.wait_messages(1)
 
+    def test_what_is_uncertain_goes_by_the_configuration_in_force(self):
+        """Whoever takes `uncertain hold` back finds nothing held by a session from before; and the reverse."""
+        for before, after, state in (("hold", "retry", "due"), ("retry", "hold", "held")):
+            with self.subTest(after=after):
+                partner = self.partner()
+                partner.on("dot", HANG, times=1)
+                daemon = self.relay_to(partner, f"uncertain {before}; retry {{ intervals 1h }}", name=after)
+                queue_id = self.send(daemon)
+                partner.wait_command("dot")
+                daemon.blocks["connectors"] = smarthost("out", partner, f"uncertain {after}; retry {{ intervals 1h }}")
+                daemon.write_config()
+                daemon.ctl("reload")
+                partner.drop_sessions()
+                rows = daemon.until(lambda rows: rows and rows[0].get("attempts"), "list")
+                self.assertEqual((queue_id, state), (rows[0]["id"], rows[0]["state"]))
+
     def test_sick_next_to_healthy(self):
         """A partner that hangs costs the other neither time nor connections."""
         sick, well = self.partner(), self.partner(port=0)

@@ -5,7 +5,9 @@
 
 #include <cmocka.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "config_fixture.h"
 #include "judge.h"
 #include "leased.h"
 
@@ -47,6 +49,7 @@ static void set_up(struct fixture *f, size_t recipients)
                                         .expire_bounces_ms = BH_DAY_MS};
     bh_rng_seed(&f->rng, 1);
     f->ctx = (struct judge_context){.connector = &f->connector,
+                                    .rules = &f->connector,
                                     .retry = &f->retry,
                                     .rng = &f->rng,
                                     .now = {.mono_ms = 1, .unix_ms = NOW_MS}};
@@ -231,6 +234,79 @@ static void uncertain(void **unused)
     assert_int_equal(f.item->settle.remaining, BH_ENTRY_HELD);
     assert_true(f.item->settle.reason.len > 0);
     tear_down(&f);
+}
+
+/* What the operator has ruled since the session began is what counts. */
+static void rules_in_force_count(void **unused)
+{
+    struct fixture f;
+    (void)unused;
+    set_up(&f, 1);
+    const struct bh_reply_rule bounces = {
+        .code = 450, .enhanced_subject = -1, .enhanced_detail = -1, .action = BH_REPLY_BOUNCE};
+    const struct bh_connector now = {.name = f.connector.name};
+    const struct bh_outcome *refused = NULL;
+    f.connector.uncertain = BH_UNCERTAIN_HOLD;
+    f.connector.replies = (struct bh_reply_rules){&bounces, 1};
+    f.ctx.rules = &now;
+    f.results[0] =
+        (struct bh_client_result){.fate = BH_FATE_UNCERTAIN,
+                                  .outcome = {.stage = BH_STAGE_DOT, .happened = BH_HAPPENED_LOST}};
+    assert_int_equal(judge_item(f.item, &f.ctx), BH_OK);
+    assert_int_equal(f.item->settle.remaining, BH_ENTRY_DUE);
+    f.results[0] = reply(450);
+    assert_int_equal(judge_item(f.item, &f.ctx), BH_OK);
+    assert_int_equal(f.item->settle.recipients[0].verdict, BH_VERDICT_KEEP);
+    assert_int_equal(judge_answer_of(f.item, &now, &refused), JUDGE_ANSWERED);
+    assert_int_equal(judge_answer_of(f.item, &f.connector, &refused), JUDGE_NO_ANSWER);
+    tear_down(&f);
+}
+
+/* The connector of a lease may take less by now, carry in another's stead, or be gone. */
+static void rules_are_of_who_takes_it_now(void **unused)
+{
+    static const struct {
+        const char *domain;
+        const char *text;  /* of the configuration in force */
+        const char *rules; /* NULL: none */
+    } cases[] = {
+        {"bank.test",
+         "connector partner { domains bank.test; uncertain hold }\n"
+         "connector all { domains * }\n",
+         "partner"},
+        {"bank.test",
+         "connector other { domains bank.test }\n"
+         "connector partner { domains shop.test }\n",
+         "other"},
+        {"bank.test",
+         "connector first { domains bank.test }\n"
+         "connector partner { domains bank.test; cost 9; failover yes }\n",
+         "partner"},
+        {"bank.test", "connector all { domains * }\n", "all"},
+        {"[192.0.2.1]", "connector all { domains * }\n", NULL},
+    };
+    (void)unused;
+    for (size_t i = 0; i < BH_COUNT(cases); i++) {
+        struct fixture f;
+        const char *told = "";
+        const struct bh_config *config = parse_text(cases[i].text, &told);
+        struct lease_part part = {.domain = bh_slice_str(cases[i].domain),
+                                  .connector = BH_LIT("partner"),
+                                  .carrier = BH_LIT("partner")};
+        if (config == NULL) {
+            fail_msg("%s", told);
+        }
+        set_up(&f, 1);
+        f.item->part = &part;
+        f.item->message.envelope.sender = BH_LIT("a@b.test");
+        const struct bh_connector *rules = lease_rules(f.item, config);
+        assert_int_equal(rules != NULL, cases[i].rules != NULL);
+        if (rules != NULL) {
+            assert_true(bh_slice_eq(rules->name, bh_slice_str(cases[i].rules)));
+        }
+        tear_down(&f);
+        bh_config_unref(config);
+    }
 }
 
 static void reply_rules_come_first(void **unused)
@@ -449,6 +525,8 @@ int main(void)
         cmocka_unit_test(our_fault_never_bounces),
         cmocka_unit_test(untouched_goes_back),
         cmocka_unit_test(uncertain),
+        cmocka_unit_test(rules_in_force_count),
+        cmocka_unit_test(rules_are_of_who_takes_it_now),
         cmocka_unit_test(reply_rules_come_first),
         cmocka_unit_test(leased_keys),
         cmocka_unit_test(leased_and_passed),
