@@ -21,7 +21,7 @@ unsigned recipient_count, message_count;
 
 static struct seen {
     uint64_t newest_report; /* id of the newest message whose content was read */
-    uint64_t entries;
+    uint64_t entries, held; /* reports are among them */
     struct bh_arena arena;
     bool arena_made;
 } seen;
@@ -34,6 +34,11 @@ void model_reset(void)
                 net_release(recipients[i].acceptances[k].conn);
             }
         }
+        for (unsigned k = 0; k < DEFERRALS_MAX; k++) {
+            if (recipients[i].deferrals[k].conn != NULL) {
+                net_release(recipients[i].deferrals[k].conn);
+            }
+        }
     }
     memset(recipients, 0, sizeof(recipients[0]) * recipient_count);
     memset(messages, 0, sizeof(messages[0]) * message_count);
@@ -41,6 +46,7 @@ void model_reset(void)
     message_count = 0;
     seen.newest_report = 0;
     seen.entries = 0;
+    seen.held = 0;
     if (!seen.arena_made) {
         bh_arena_init(&seen.arena, (size_t)16 << 20);
         seen.arena_made = true;
@@ -130,54 +136,89 @@ static const char *where(const struct recipient *r, char text[96])
     return text;
 }
 
-void model_deferred(struct recipient *r)
+void model_deferred(struct recipient *r, struct net_conn *conn, uint64_t reply_end)
 {
+    struct deferral *d = &r->deferrals[r->deferral_count++ % DEFERRALS_MAX];
+    if (d->conn != NULL) {
+        net_release(d->conn);
+    }
+    net_hold(conn);
+    *d = (struct deferral){
+        .conn = conn, .at_us = sim_now_us(), .reply_end = reply_end, .life = world.life};
     r->temp_failed = true;
-    r->deferred_us = sim_now_us();
-    r->deferred_life = world.life;
+}
+
+/* The last one before `written_us` that the daemon has read. NULL: none, as far as is known */
+static const struct deferral *deferral_at(const struct recipient *r, uint64_t written_us)
+{
+    for (unsigned back = 1; back <= r->deferral_count && back <= DEFERRALS_MAX; back++) {
+        const struct deferral *d = &r->deferrals[(r->deferral_count - back) % DEFERRALS_MAX];
+        if (d->at_us <= written_us && net_seen(d->conn) >= d->reply_end) {
+            return d;
+        }
+    }
+    return NULL;
 }
 
 /* Who was told to come back later comes later: not before the shortest interval. Of a domain with
  * one host, and where nobody asked for it, started anew, or changed the intervals. */
-static void check_interval(const struct recipient *r)
+static void check_interval(const struct recipient *r, uint64_t written_us)
 {
     char text[96];
     const struct conf *conf = NULL;
     uint64_t least_s = UINT64_MAX;
-    const uint64_t gone_us = sim_now_us() - r->deferred_us;
-    if (r->deferred_us == 0 || r->deferred_life != world.life || world.clock_stepped ||
-        world.domains[r->domain].host_count > 1 || world.last_flush_us >= r->deferred_us ||
-        world.last_flush_us + SIM_MINUTE > r->deferred_us) {
+    const uint64_t since_us = sim_now_us() - written_us + 10 * SIM_MINUTE;
+    const struct deferral *d = deferral_at(r, written_us);
+    if (d == NULL || d->life != world.life || world.clock_stepped ||
+        world.domains[r->domain].host_count > 1 || world.last_flush_us >= d->at_us ||
+        world.last_flush_us + SIM_MINUTE > d->at_us) {
         return;
     }
-    for (unsigned back = 0; world_conf_within(back, 10 * SIM_MINUTE, &conf); back++) {
+    for (unsigned back = 0; world_conf_within(back, since_us, &conf); back++) {
         for (unsigned i = 0; i < 3; i++) {
             least_s = conf->intervals_s[i] < least_s ? conf->intervals_s[i] : least_s;
         }
     }
+    const uint64_t gone_us = written_us - d->at_us;
     if (gone_us + 100 * SIM_MS < least_s * SIM_SECOND * 9 / 10) {
         sim_fail("%s was deferred %llu ms ago, and is tried again", where(r, text),
                  (unsigned long long)(gone_us / SIM_MS));
     }
 }
 
-void model_on_rcpt(struct recipient *r)
+/* NULL: it was not on disk yet, or nobody remembers */
+static const struct standing *standing_at(const struct recipient *r, uint64_t written_us)
+{
+    for (unsigned back = 1; back <= r->standing_count && back <= STANDINGS_MAX; back++) {
+        const struct standing *s = &r->standings[(r->standing_count - back) % STANDINGS_MAX];
+        if (s->since_us <= written_us) {
+            return s;
+        }
+    }
+    return NULL;
+}
+
+void model_on_rcpt(struct recipient *r, uint64_t written_us)
 {
     char text[96];
-    const uint64_t now = sim_now_us();
-    if (r->ended && !r->was_in_store && r->accepted == 0 && r->reported) {
+    const struct standing *s = standing_at(r, written_us);
+    const int64_t written_unix_ms = sim_unix_ms() - (int64_t)((sim_now_us() - written_us) / SIM_MS);
+    check_interval(r, written_us);
+    if (s == NULL) {
+        return;
+    }
+    if (!s->in_store && r->accepted == 0 && r->reported) {
         sim_fail("%s was returned, and is tried again", where(r, text));
     }
     /* What was leased before the hold may still go; what came after it never was. */
-    if (r->held && (r->never_free || now - r->held_since_us > 15 * SIM_MINUTE)) {
+    if (s->held && (s->never_free || written_us - s->held_since_us > 15 * SIM_MINUTE)) {
         sim_fail("%s is held, and is tried", where(r, text));
     }
-    check_interval(r);
-    const bool flushed = world.last_flush_us + 5 * SIM_MINUTE > now || r->flush_us != 0;
-    if (r->in_store && r->due_known && !flushed && !world.clock_stepped &&
-        r->due_unix_ms > sim_unix_ms() + 100) {
+    const bool flushed = world.last_flush_us + 5 * SIM_MINUTE > written_us || s->flushed;
+    if (s->in_store && s->due_known && !flushed && !world.clock_stepped &&
+        s->due_unix_ms > written_unix_ms + 100) {
         sim_fail("%s is tried %lld ms before it is due", where(r, text),
-                 (long long)(r->due_unix_ms - sim_unix_ms()));
+                 (long long)(s->due_unix_ms - written_unix_ms));
     }
 }
 
@@ -306,17 +347,22 @@ static void note_recipient(struct recipient *r, const struct bh_entry *e,
     }
     r->in_store = true;
     const bool held = e->state == BH_ENTRY_HELD || (d != NULL && d->held);
-    r->never_free = held && (r->first_in_store_us == 0 || r->never_free);
-    r->first_in_store_us = r->first_in_store_us == 0 ? now : r->first_in_store_us;
+    const bool first = r->first_in_store_us == 0;
+    r->first_in_store_us = first ? now : r->first_in_store_us;
     if (r->ended) {
         sim_fail("%s had ended and is in the queue again", where(r, text));
     }
-    r->held_since_us = held && !r->held ? now : r->held_since_us;
-    r->held = held;
-    r->due_known = e->state == BH_ENTRY_DUE;
-    r->due_unix_ms = e->due_unix_ms;
-    r->flush_us = d != NULL && d->flush_up_to_id >= e->key.id ? now : 0;
-    r->destination = e->key.destination;
+    r->now = (struct standing){
+        .in_store = true,
+        .held = held,
+        .never_free = held && (first || r->now.never_free),
+        .held_since_us = !held         ? 0
+                         : r->now.held ? r->now.held_since_us
+                                       : now,
+        .due_known = e->state == BH_ENTRY_DUE,
+        .due_unix_ms = e->due_unix_ms,
+        .flushed = d != NULL && d->flush_up_to_id >= e->key.id,
+    };
     messages[r->message].queue_id = e->key.id;
 }
 
@@ -328,6 +374,7 @@ static void note_entry(struct bh_kv_txn *txn, const struct bh_queue_key *key,
         sim_fail("an entry of message %llu can't be read", (unsigned long long)key->id);
     }
     seen.entries++;
+    seen.held += entry.state == BH_ENTRY_HELD || (d != NULL && d->held) ? 1 : 0;
     *newest = key->id > *newest ? key->id : *newest;
     note_message(txn, key->id);
     for (uint16_t i = 0; i < entry.recipient_count; i++) {
@@ -382,6 +429,29 @@ static void walk_fresh(struct bh_kv_txn *txn, uint64_t *newest)
         for (size_t i = 0; i < count; i++) {
             note_entry(txn, &items[i].key, NULL, newest);
         }
+    }
+}
+
+static bool same_standing(const struct standing *a, const struct standing *b)
+{
+    return a->in_store == b->in_store && a->held == b->held && a->never_free == b->never_free &&
+           a->held_since_us == b->held_since_us && a->due_known == b->due_known &&
+           a->due_unix_ms == b->due_unix_ms && a->flushed == b->flushed;
+}
+
+/* Remembered: what is asked of partners may have been on its way since long before. */
+static void keep_standing(struct recipient *r)
+{
+    if (r->first_in_store_us == 0) {
+        return;
+    }
+    if (!r->in_store) {
+        r->now = (struct standing){0};
+    }
+    const unsigned newest = (r->standing_count + STANDINGS_MAX - 1) % STANDINGS_MAX;
+    if (r->standing_count == 0 || !same_standing(&r->standings[newest], &r->now)) {
+        r->now.since_us = sim_now_us();
+        r->standings[r->standing_count++ % STANDINGS_MAX] = r->now;
     }
 }
 
@@ -466,11 +536,13 @@ void model_on_commit(struct bh_kv *kv)
     }
     uint64_t newest = seen.newest_report;
     seen.entries = 0;
+    seen.held = 0;
     walk_fresh(txn, &newest);
     walk_destinations(txn, &newest);
     seen.newest_report = newest;
     for (unsigned i = 0; i < recipient_count; i++) {
         check_end(&recipients[i]);
+        keep_standing(&recipients[i]);
     }
     check_memory();
     /* The checker of `bhctl verify` reads everything: at every commit of a small world, at some of
@@ -503,12 +575,14 @@ bool model_all_ended(void)
 
 void model_describe(char *text, size_t cap)
 {
-    size_t len = (size_t)snprintf(text, cap, "%llu entries;", (unsigned long long)seen.entries);
+    size_t len = (size_t)snprintf(text, cap, "%llu entries, %llu held;",
+                                  (unsigned long long)seen.entries, (unsigned long long)seen.held);
     for (unsigned i = 0; i < recipient_count && len + 128 < cap; i++) {
         const struct recipient *r = &recipients[i];
         if (r->in_store) {
             len += (size_t)snprintf(text + len, cap - len, " recipient %u (domain %u)%s%s;", i,
-                                    r->domain, r->held ? " held" : "", r->due_known ? " due" : "");
+                                    r->domain, r->now.held ? " held" : "",
+                                    r->now.due_known ? " due" : "");
         }
     }
 }

@@ -32,6 +32,7 @@ static const struct {
                               "after a reload an entry is at its new connector and at the old one"},
     [MUTATE_RESERVE_LEAK] = {"reserve-leak", "new mail may use the space that outcomes need"},
     [MUTATE_EARLY_RETRY] = {"early-retry", "a deferred message is due at once"},
+    [MUTATE_EARLY_HAND_OUT] = {"early-hand-out", "what is due within ten minutes is due"},
     [MUTATE_LOST_REPORT] = {"lost-report", "nobody is told that mail has failed"},
     [MUTATE_UNCERTAIN_FORGOTTEN] = {"uncertain-forgotten",
                                     "that the dot was sent is not noted before it goes out"},
@@ -170,6 +171,25 @@ BEFORE(int64_t, bh_retry_due,
 {
     const int64_t due = __real_bh_retry_due(retry, attempts, rng, now_unix_ms);
     return mutated(MUTATE_EARLY_RETRY) ? now_unix_ms : due;
+}
+
+#define EARLY_MS (10 * BH_MINUTE_MS)
+
+BEFORE(enum bh_status, bh_queue_refill,
+       (struct bh_kv_txn * txn, const struct bh_refill *refill, struct bh_refill_cursor *cursor,
+        struct bh_queue_item *items, size_t *count))
+{
+    struct bh_refill early = *refill;
+    early.now_unix_ms += mutated(MUTATE_EARLY_HAND_OUT) ? EARLY_MS : 0;
+    return __real_bh_queue_refill(txn, &early, cursor, items, count);
+}
+
+BEFORE(enum bh_status, lease_load, (struct lease * lease, struct bh_store *store))
+{
+    for (uint32_t i = 0; mutated(MUTATE_EARLY_HAND_OUT) && i < lease->part_count; i++) {
+        lease->parts[i].early_ms = EARLY_MS;
+    }
+    return __real_lease_load(lease, store);
 }
 
 BEFORE(const struct bh_queue_notifier *, notifier_begin, (struct notifier * n, struct bh_now now))

@@ -50,6 +50,9 @@ uint64_t net_send(struct net_conn *conn, const char *octets, size_t len);
 /** How many of these octets daemon code has read. Also right after the connection has gone, while
  * the actor holds it (net_hold). */
 uint64_t net_seen(const struct net_conn *conn);
+/** Within on_data: when the daemon wrote these octets. They may have been on their way for minutes.
+ */
+uint64_t net_written_us(const struct net_conn *conn);
 /** Both ends are open, and the line is not dead. */
 bool net_stands(const struct net_conn *conn);
 /** The daemon has not closed its end. */

@@ -14,6 +14,12 @@
 
 enum stage { STAGE_COMMAND, STAGE_DATA, STAGE_BDAT, STAGE_HELLO };
 
+/* Of clear text: when the daemon wrote it, up to here. */
+struct mark {
+    size_t end;
+    uint64_t written_us;
+};
+
 struct partner {
     struct partner *next, *prev;
     struct host *host;
@@ -28,6 +34,9 @@ struct partner {
     size_t reset_at, heard; /* the octet after which the line is reset */
     char *in;               /* clear text that waits */
     size_t in_len, in_cap;
+    struct mark *marks; /* of what waits, in order: the last ends with it */
+    size_t mark_count, mark_cap;
+    uint64_t written_us; /* the end of what was taken last */
     char *content;
     size_t content_len, content_cap;
     size_t bdat_left;
@@ -62,6 +71,7 @@ static void forget(struct partner *p)
     }
     partner_tls_destroy(p->session);
     sim_free(p->in);
+    sim_free(p->marks);
     sim_free(p->content);
     sim_free(p);
 }
@@ -90,15 +100,32 @@ static void put_wire(void *ctx, const char *octets, size_t len)
     }
 }
 
+static void mark(struct partner *p)
+{
+    const uint64_t written_us = net_written_us(p->conn);
+    if (p->mark_count == 0 || p->marks[p->mark_count - 1].written_us != written_us) {
+        if (p->mark_count == p->mark_cap) {
+            p->mark_cap = p->mark_cap * 2 + 8;
+            p->marks = sim_grow(p->marks, p->mark_cap * sizeof(p->marks[0]));
+        }
+        p->marks[p->mark_count++].written_us = written_us;
+    }
+    p->marks[p->mark_count - 1].end = p->in_len;
+}
+
 static void keep_text(void *ctx, const char *octets, size_t len)
 {
     struct partner *p = ctx;
+    if (len == 0) {
+        return;
+    }
     if (p->in_len + len > p->in_cap) {
         p->in_cap = (p->in_len + len) * 2;
         p->in = sim_grow(p->in, p->in_cap);
     }
     memcpy(p->in + p->in_len, octets, len);
     p->in_len += len;
+    mark(p);
 }
 
 static struct partner_tls_sink sink_of(struct partner *p)
@@ -193,7 +220,8 @@ static void check_tls(const struct partner *p, const struct recipient *r)
 {
     const struct conf *conf = NULL;
     bool good = false;
-    for (unsigned back = 0; !good && world_conf_within(back, 5 * SIM_MINUTE, &conf); back++) {
+    const uint64_t since_us = sim_now_us() - p->written_us + 5 * SIM_MINUTE;
+    for (unsigned back = 0; !good && world_conf_within(back, since_us, &conf); back++) {
         good = is_satisfied(p, conf_tls(conf, r->domain));
     }
     if (!good) {
@@ -273,10 +301,17 @@ static void perm_fail(struct partner *p)
     }
 }
 
-static void temp_fail(struct partner *p)
+/* @param reply_end  of what told it; behind garbage no reply counts */
+static void defer(struct partner *p, struct recipient *r, uint64_t reply_end)
 {
+    model_deferred(r, p->conn, p->garbled ? UINT64_MAX : reply_end);
+}
+
+static void temp_fail(struct partner *p, const char *text)
+{
+    const uint64_t reply_end = say(p, text);
     for (size_t i = 0; i < p->rcpt_count; i++) {
-        model_deferred(p->rcpts[i]);
+        defer(p, p->rcpts[i], reply_end);
     }
 }
 
@@ -290,8 +325,7 @@ static void end_content(struct partner *p)
         perm_fail(p);
         say(p, "554 5.6.0 not like this");
     } else if (bad(mood->dot_4xx)) {
-        temp_fail(p);
-        say(p, "451 4.3.0 later");
+        temp_fail(p, "451 4.3.0 later");
     } else if (bad(mood->lose_reply)) {
         /* Taken, and the reply never comes. */
         for (size_t i = 0; i < p->rcpt_count; i++) {
@@ -366,6 +400,7 @@ static void on_starttls(struct partner *p)
         say(p, "220 2.0.0 go");
         p->stage = STAGE_HELLO;
         p->in_len = 0;
+        p->mark_count = 0;
     }
 }
 
@@ -410,7 +445,7 @@ static void on_rcpt(struct partner *p, const char *line)
     if (r != NULL) {
         check_tls(p, r);
         check_host(p, r);
-        model_on_rcpt(r);
+        model_on_rcpt(r, p->written_us);
     }
     if (!p->mail) {
         if (r != NULL) {
@@ -423,10 +458,10 @@ static void on_rcpt(struct partner *p, const char *line)
         }
         say(p, "550 5.1.1 no such mailbox");
     } else if (bad(p->host->mood.rcpt_4xx) || (r != NULL && greylisted(p, r))) {
+        const uint64_t reply_end = say(p, "451 4.2.1 later");
         if (r != NULL) {
-            model_deferred(r);
+            defer(p, r, reply_end);
         }
-        say(p, "451 4.2.1 later");
     } else {
         if (r != NULL && p->rcpt_count < RCPTS_MAX) {
             p->rcpts[p->rcpt_count++] = r;
@@ -442,8 +477,7 @@ static void on_data(struct partner *p)
     if (p->rcpt_count + p->others == 0) {
         say(p, "554 5.5.1 no valid recipients");
     } else if (bad(p->host->mood.data_4xx)) {
-        temp_fail(p);
-        say(p, "451 4.3.0 later");
+        temp_fail(p, "451 4.3.0 later");
     } else {
         say(p, "354 go on");
         p->stage = STAGE_DATA;
@@ -505,6 +539,20 @@ static void on_line(struct partner *p, const char *line)
 
 static void drop(struct partner *p, size_t len)
 {
+    size_t gone = 0;
+    if (len == 0) {
+        return;
+    }
+    while (p->marks[gone].end < len) {
+        gone++;
+    }
+    p->written_us = p->marks[gone].written_us;
+    gone += p->marks[gone].end == len ? 1 : 0;
+    p->mark_count -= gone;
+    memmove(p->marks, p->marks + gone, p->mark_count * sizeof(p->marks[0]));
+    for (size_t i = 0; i < p->mark_count; i++) {
+        p->marks[i].end -= len;
+    }
     p->in_len -= len;
     memmove(p->in, p->in + len, p->in_len);
 }

@@ -18,6 +18,7 @@ struct packet {
     struct packet *next;
     struct net_conn *conn;
     struct sim_event arrival;
+    uint64_t written_us; /* by the daemon */
     size_t len;
     bool fin, rst;
     char octets[];
@@ -29,6 +30,7 @@ struct write {
     uv_write_cb done;
     const char *octets; /* the daemon's, until done */
     size_t len;
+    uint64_t at_us; /* when it was asked for */
     int status;
 };
 
@@ -79,6 +81,7 @@ struct net_conn {
     size_t rx_len, rx_cap;
     bool rx_fin, rx_rst;
     uint64_t sent, seen; /* by the actor; read by the daemon */
+    uint64_t written_us; /* by the daemon: what arrives now */
     size_t arrivals;     /* events on their way to the daemon */
 };
 
@@ -236,6 +239,11 @@ uint64_t net_seen(const struct net_conn *c)
     return c->seen;
 }
 
+uint64_t net_written_us(const struct net_conn *c)
+{
+    return c->written_us;
+}
+
 bool net_held_open(const struct net_conn *c)
 {
     return c->stream != NULL;
@@ -304,6 +312,7 @@ static void leave(void *ctx)
     c->in_flight -= p->len;
     if (c->actor_open && !c->dead) {
         if (p->len > 0) {
+            c->written_us = p->written_us;
             c->actor.on_data(c->actor.ctx, p->octets, p->len);
         }
         if ((p->fin || p->rst) && c->actor_open) {
@@ -319,11 +328,16 @@ static void leave(void *ctx)
     net_release(c);
 }
 
-static void to_actor(struct net_conn *c, const char *octets, size_t len, bool fin, bool rst)
+static void to_actor(struct net_conn *c, const char *octets, size_t len, uint64_t written_us,
+                     bool fin, bool rst)
 {
     struct packet *p = sim_alloc(sizeof(*p) + len);
-    *p = (struct packet){
-        .conn = c, .len = len, .fin = fin, .rst = rst, .arrival = {.fn = leave, .ctx = p}};
+    *p = (struct packet){.conn = c,
+                         .written_us = written_us,
+                         .len = len,
+                         .fin = fin,
+                         .rst = rst,
+                         .arrival = {.fn = leave, .ctx = p}};
     if (len > 0) {
         memcpy(p->octets, octets, len);
     }
@@ -340,7 +354,7 @@ void net_pause(struct net_conn *conn, bool paused)
 }
 
 /* As much as the window takes. A dead line takes a window full and no more. */
-static size_t send_some(struct net_conn *c, const char *octets, size_t len)
+static size_t send_some(struct net_conn *c, const char *octets, size_t len, uint64_t written_us)
 {
     const size_t room = c->path.window > c->in_flight ? c->path.window - c->in_flight : 0;
     const size_t n = len < room ? len : room;
@@ -351,7 +365,7 @@ static size_t send_some(struct net_conn *c, const char *octets, size_t len)
         if (c->dead) {
             c->in_flight += piece; /* never acknowledged */
         } else {
-            to_actor(c, octets, piece, false, false);
+            to_actor(c, octets, piece, written_us, false, false);
         }
         octets += piece;
         left -= piece;
@@ -376,7 +390,7 @@ static void push_writes(struct stream *s)
 {
     while (s->writes != NULL && s->conn != NULL) {
         struct write *w = s->writes;
-        const size_t n = send_some(s->conn, w->octets, w->len);
+        const size_t n = send_some(s->conn, w->octets, w->len, w->at_us);
         w->octets += n;
         w->len -= n;
         s->write_queue -= n;
@@ -390,7 +404,7 @@ static void push_writes(struct stream *s)
     if (s->writes == NULL && s->shutdown != NULL && !s->shut && s->conn != NULL) {
         s->shut = true;
         s->shutdown_done = true;
-        to_actor(s->conn, NULL, 0, true, false);
+        to_actor(s->conn, NULL, 0, 0, true, false);
         tell(s);
     }
 }
@@ -553,7 +567,7 @@ int uv_try_write(uv_stream_t *handle, const uv_buf_t bufs[], unsigned count)
     if (s->writes != NULL) {
         return UV_EAGAIN;
     }
-    const size_t n = send_some(s->conn, bufs[0].base, bufs[0].len);
+    const size_t n = send_some(s->conn, bufs[0].base, bufs[0].len, sim_now_us());
     return n > 0 || bufs[0].len == 0 ? (int)n : UV_EAGAIN;
 }
 
@@ -563,8 +577,11 @@ int uv_write(uv_write_t *request, uv_stream_t *handle, const uv_buf_t bufs[], un
     struct stream *s = stream_of(handle);
     BH_ASSERT(count == 1);
     struct write *w = sim_alloc(sizeof(*w));
-    *w = (struct write){
-        .request = request, .done = done, .octets = bufs[0].base, .len = bufs[0].len};
+    *w = (struct write){.request = request,
+                        .done = done,
+                        .octets = bufs[0].base,
+                        .len = bufs[0].len,
+                        .at_us = sim_now_us()};
     request->handle = handle;
     s->write_queue += w->len;
     loop_hold(s->work.loop, 1);
@@ -810,7 +827,7 @@ static void let_conn_go(struct net_conn *c, bool graceful)
 {
     c->stream = NULL;
     if (c->actor_open && !c->dead) {
-        to_actor(c, NULL, 0, graceful, !graceful);
+        to_actor(c, NULL, 0, 0, graceful, !graceful);
     } else if (c->actor_open) {
         c->actor_open = false; /* the actor never hears of it: it forgets in its own time */
         c->actor.on_end(c->actor.ctx, false);

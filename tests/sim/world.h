@@ -181,6 +181,23 @@ struct acceptance {
     uint64_t at_us;
 };
 
+/** How a recipient stood on disk, from a commit to the next that changed it. */
+struct standing {
+    uint64_t since_us;
+    bool in_store, held, never_free, due_known, flushed; /* never_free: held since it came */
+    uint64_t held_since_us;
+    int64_t due_unix_ms;
+};
+#define STANDINGS_MAX 8
+
+/** Told to come back later, by a reply that the daemon may not have read. */
+struct deferral {
+    struct net_conn *conn;
+    uint64_t at_us, reply_end;
+    unsigned life;
+};
+#define DEFERRALS_MAX 4
+
 struct recipient {
     unsigned number, message, domain;
     bool accepted_ever;
@@ -194,19 +211,14 @@ struct recipient {
     bool bounce_asked; /* likewise */
     bool ended, in_store, was_in_store;
     bool notify_never;
-    bool power_lost; /* since its first acceptance */
-    /* As on disk. */
-    bool held, never_free; /* now; since it came */
-    uint64_t held_since_us;
-    bool due_known;
-    int64_t due_unix_ms;
-    int64_t ready_since_us;
-    uint64_t flush_us;
-    uint32_t destination;
+    bool power_lost;     /* since its first acceptance */
+    struct standing now; /* as on disk */
+    struct standing standings[STANDINGS_MAX];
+    unsigned standing_count; /* ever: the newest is the one before, modulo STANDINGS_MAX */
     uint64_t first_in_store_us;
     bool greylisted;
-    uint64_t deferred_us; /* told to come back later */
-    unsigned deferred_life;
+    struct deferral deferrals[DEFERRALS_MAX];
+    unsigned deferral_count; /* likewise */
 };
 
 extern struct recipient recipients[RECIPIENTS_MAX];
@@ -221,9 +233,10 @@ void model_acked(struct message *m, const char *reply);
 size_t model_content(const struct message *m, char *out, size_t cap);
 struct recipient *model_find(const char *address, size_t len);
 /** A partner told it to come back later. */
-void model_deferred(struct recipient *r);
-/** A partner was asked to take it. */
-void model_on_rcpt(struct recipient *r);
+void model_deferred(struct recipient *r, struct net_conn *conn, uint64_t reply_end);
+/** A partner was asked to take it.
+ * @param written_us  when the daemon asked: what counts is how it stood then */
+void model_on_rcpt(struct recipient *r, uint64_t written_us);
 /** @param life  of the process whose connection it is */
 void model_on_accepted(struct recipient *r, struct net_conn *conn, uint64_t reply_end,
                        unsigned life);
