@@ -1,6 +1,6 @@
 add_library(bh_engine STATIC
     src/config_cell.c src/config_load.c src/control_count.c src/control_engine.c src/control_ops.c src/control_pause.c src/control_probe.c
-    src/control_reload.c src/control_server.c src/engine.c src/engine_age.c src/engine_clock.c src/engine_sweep.c src/engine_dest.c
+    src/control_reload.c src/control_server.c src/engine.c src/engine_age.c src/engine_clock.c src/engine_redate.c src/engine_sweep.c src/engine_dest.c
     src/engine_failover.c src/engine_follow.c src/engine_posture.c src/engine_careful.c src/engine_probe.c src/engine_session.c
     src/engine_settle.c src/engine_tls.c src/event_log.c src/judge.c src/lease.c src/leased.c src/life.c
     src/notify.c src/probe.c src/receiving.c src/sched_policy.c src/sd_notify.c src/tls_seen.c
@@ -31,10 +31,10 @@ if(BH_TESTS AND BH_SANITIZE)
     target_compile_options(bh_worker_shaky PRIVATE "SHELL:-include ${faults}/crash.h"
         "SHELL:-include ${faults}/clock.h")
     target_link_libraries(bh_worker_shaky PRIVATE bh_engine bh_flags)
-    add_library(bh_clock_shaky OBJECT src/engine.c)
+    add_library(bh_clock_shaky OBJECT src/engine.c src/main.c intake/src/intake.c)
     target_compile_options(bh_clock_shaky PRIVATE -include ${faults}/clock.h)
     target_link_libraries(bh_clock_shaky PRIVATE bh_engine bh_flags)
-    add_executable(bridgehead-faults src/main.c ${faults}/fault.c)
+    add_executable(bridgehead-faults ${faults}/fault.c)
     target_link_libraries(bridgehead-faults PRIVATE bh_engine_shaky bh_worker_shaky bh_clock_shaky
         bh_engine bh_flags)
 endif()

@@ -59,6 +59,7 @@ struct daemon {
     int64_t started_unix_ms;
     bool paused; /* intake, by an operator */
     bool clock_unconfirmed;
+    bool clock_behind;
     bool stopping;
     uv_sem_t intakes_started;
     atomic_uint intakes_left;

@@ -345,6 +345,7 @@ static void on_wake_timer(uv_timer_t *timer)
         efail_tick(e);
         edest_watch_windows(e);
         esweep_tick(e);
+        eredate_tick(e);
     }
     engine_pump(e);
 }

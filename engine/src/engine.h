@@ -22,6 +22,7 @@ struct engine_options {
     uint32_t worker_count;
     const struct bh_own_address *own_addresses; /* where we listen; outlives the engine */
     size_t own_address_count;
+    bool clock_behind;      /* the queue has seen a later time */
     bool clock_unconfirmed; /* expiry is suspended since an earlier process */
     /** On the engine's thread, when every session is closed and every outcome committed. */
     void (*drained)(void *ctx);

@@ -95,6 +95,7 @@ void eclock_begin(struct engine *e)
     e->clock_offset_ms = now.unix_ms - (int64_t)now.mono_ms;
     e->expiry_suspended = e->options.clock_unconfirmed;
     e->suspended_written = e->expiry_suspended;
+    e->redate_wanted = e->options.clock_behind;
 }
 
 void eclock_watch(struct engine *e)
@@ -111,6 +112,7 @@ void eclock_watch(struct engine *e)
                (long long)step);
         /* Due times are derived anew. */
         bh_sched_clock_stepped(e->sched, now);
+        e->redate_wanted = e->redate_wanted || step < 0;
     }
     write_down(e);
 }

@@ -200,9 +200,10 @@ struct engine {
     bool suspended_written; /* as the store has it */
     bool clock_writing;     /* ... and that is being changed */
     bool sweeping_dests;
-    uint64_t next_sweep_ms;      /* monotonic */
-    uint64_t exceptions_told_ms; /* monotonic */
-    int64_t exceptions_unix_ms;  /* as of when they were looked at */
+    bool redate_wanted, redating; /* the wall clock has stepped back */
+    uint64_t next_sweep_ms;       /* monotonic */
+    uint64_t exceptions_told_ms;  /* monotonic */
+    int64_t exceptions_unix_ms;   /* as of when they were looked at */
     bool draining, drained;
     uint64_t delivered, deferred, bounced, received; /* since start, for status */
 };
@@ -229,6 +230,10 @@ void eclock_begin(struct engine *e);
 void eclock_watch(struct engine *e);
 /** An operator has looked at it. */
 void eclock_confirm(struct engine *e);
+
+/* engine_redate.c */
+/** Derive the store's due times anew, if e->redate_wanted. */
+void eredate_tick(struct engine *e);
 
 /* engine_sweep.c */
 /** Delete some destinations that have had no mail for a day, now and then. */

@@ -560,6 +560,9 @@ static enum bh_status recover(struct daemon *d, const struct bh_config *config)
     if (status == BH_OK) {
         status = receiving_recover(d, txn, &arena);
     }
+    if (status == BH_OK) {
+        status = bh_queue_clock_is_behind(txn, now_of(d), &d->clock_behind);
+    }
     bh_arena_reset(&arena);
     d->paused = control_was_paused(txn, &arena);
     bh_arena_reset(&arena);
@@ -599,6 +602,7 @@ static bool start_engine(struct daemon *d)
                                            .own_addresses = d->own,
                                            .own_address_count = d->own_count,
                                            .clock_unconfirmed = d->clock_unconfirmed,
+                                           .clock_behind = d->clock_behind,
                                            .drained = on_engine_drained,
                                            .ctx = d};
     if (engine_create(&options, &d->engine) != BH_OK) {

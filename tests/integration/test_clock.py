@@ -84,6 +84,42 @@ class Clock(Case):
         relay.start()
         self.assertFalse([line for line in relay.lines[mark:] if "evt=clock_unconfirmed" in line])
 
+    def deferred_by_a_fast_clock(self):
+        """One message put off by itself, one destination that backs off; from now on both partners are well."""
+        busy, down = self.partner().on("rcpt", "451 4.7.1 later"), self.partner()
+        down.down()
+        self.set_clock(DAY_S // 2)
+        relay = self.with_clock(smarthost("busy", busy, "tls off", "busy.test") + "\n"
+                                + smarthost("down", down, "tls off", "down.test"))  # fmt: skip
+        self.send(relay, "you@busy.test", sender="")
+        self.send(relay, "you@down.test", sender="")
+        relay.wait_line("result=deferred")
+        self.wait_rounds(relay, 1)
+        return relay, busy, down
+
+    def assert_both_arrive(self, relay, busy, down):
+        busy.wait_messages(1)
+        down.wait_messages(1)
+        relay.wait_empty()
+
+    def test_a_step_back_delays_nothing(self):
+        relay, busy, down = self.deferred_by_a_fast_clock()
+        self.set_clock(0)
+        relay.wait_line("evt=due_times_derived_anew")
+        busy.well()
+        down.up()
+        self.assert_both_arrive(relay, busy, down)
+
+    def test_a_step_back_while_it_was_stopped_delays_nothing(self):
+        relay, busy, down = self.deferred_by_a_fast_clock()
+        relay.stop()
+        busy.well()
+        down.up()
+        self.set_clock(0)
+        relay.start()
+        relay.wait_line("evt=due_times_derived_anew")
+        self.assert_both_arrive(relay, busy, down)
+
     def test_destinations_without_mail_go_after_a_day(self):
         remote = self.partner()
         self.set_clock(0)

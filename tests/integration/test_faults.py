@@ -113,9 +113,14 @@ class Quarantine(Case):
         remote = self.partner()
         relay = self.daemon(smarthost("out", remote), start=False)
         relay.program = FAULTY
-        relay.environment = {"BH_FAULT_CRASH_SENDING": "1"}
+        remote.down()
         relay.start()
-        poison = self.send(relay)
+        poison = self.send(relay)  # all of it is answered before anything ends
+        relay.wait_line("evt=backoff")
+        relay.stop()
+        remote.up()
+        relay.environment = {"BH_FAULT_CRASH_SENDING": "1"}
+        relay.launch()
         self.assertEqual(70, relay.wait_end())
         relay.launch()
         self.assertEqual(70, relay.wait_end())

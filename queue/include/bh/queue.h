@@ -270,6 +270,30 @@ BH_MUST_USE enum bh_status bh_queue_destination_update(struct bh_queue *q, struc
 BH_MUST_USE enum bh_status bh_queue_sweep(struct bh_queue *q, struct bh_kv_txn *txn, size_t max,
                                           struct bh_now now, size_t *deleted);
 
+/* ---- The clock ------------------------------------------------------------------------------ */
+
+/** Where a pass over due times stands; zero begins. */
+struct bh_redate_pass {
+    uint32_t destination;
+    bool inside; /* of it: its due rows from the next three on */
+    int64_t due_unix_ms;
+    uint64_t due_id;
+    uint16_t due_part;
+};
+
+/** Derive due times anew that were set by a clock which has since been stepped back (DESIGN 2,
+ * promise 1): each wait that began in what is now the future begins now. Others stay.
+ * @param rows_max  rows looked at, and room in `ids`
+ * @param ids       receives the destinations of which something has changed
+ * @return BH_OK the pass is done; BH_MORE commit, then call again with the same pass */
+BH_MUST_USE enum bh_status bh_queue_redate_slice(struct bh_queue *q, struct bh_kv_txn *txn,
+                                                 struct bh_now now, size_t rows_max,
+                                                 struct bh_redate_pass *pass, uint32_t *ids,
+                                                 size_t *count);
+/** Has this queue seen a time later than now, by more than 5 minutes? From the newest id. */
+BH_MUST_USE enum bh_status bh_queue_clock_is_behind(struct bh_kv_txn *txn, struct bh_now now,
+                                                    bool *behind);
+
 /* ---- Warnings and expiry ------------------------------------------------------------------- */
 
 /** Where a pass over a destination stands; zero to begin one. */
