@@ -19,6 +19,13 @@ static enum bh_tls_mode pick_tls(void)
     return modes[pick(0, BH_COUNT(modes) - 1)];
 }
 
+/* The daemon takes no warning that would come with the end. */
+static uint32_t pick_warning(uint32_t expire_s)
+{
+    const uint32_t after = pick(60, expire_s);
+    return after < expire_s ? after : expire_s - 1;
+}
+
 static void make_times(struct conf *c)
 {
     c->intervals_s[0] = pick(1, 60);
@@ -28,7 +35,7 @@ static void make_times(struct conf *c)
     c->jitter = pick(0, 1) * 10;
     c->expire_s = sim_chance(CHANCE_WORLD, 400) ? pick(600, 7200) : 5 * 86400;
     c->expire_bounces_s = c->expire_s;
-    c->warn_s = c->expire_s > 7200 ? pick(300, 14400) : pick(60, c->expire_s);
+    c->warn_s = c->expire_s > 7200 ? pick(300, 14400) : pick_warning(c->expire_s);
 }
 
 void conf_make(struct conf *c)
@@ -44,7 +51,7 @@ void conf_make(struct conf *c)
     if (c->domains[DOMAIN_WELL].forbidden) { /* and mail that grows old meanwhile */
         c->expire_s = pick(600, 1800);
         c->expire_bounces_s = c->expire_s;
-        c->warn_s = pick(60, c->expire_s);
+        c->warn_s = pick_warning(c->expire_s);
     }
     c->per_host = pick(1, 6);
     c->per_destination = pick(1, 8);
@@ -160,6 +167,7 @@ void conf_write(const struct conf *c, const char *path, const char *folder)
 {
     FILE *out = fopen(path, "w");
     BH_ASSERT(out != NULL);
+    BH_ASSERT(c->warn_s < c->expire_s); /* else the daemon would rightly not start */
     fprintf(out,
             "engine { hostname relay.sim.test; control %s/control; event-log %s/events\n"
             "  workers %u; connections %u; drain-timeout 60s; log error\n"
