@@ -111,6 +111,7 @@ static void followed(struct engine_call *call, struct engine *e)
         }
         leased_followed(e->options.leased);
         leased_passed_fini(&item->passed);
+        item->changed = true;
         if (item->settled) {
             settle_leave(e, item);
         } else {

@@ -137,7 +137,7 @@ static void return_all(struct engine *e, const struct bh_sched_action *action)
             bh_sched_item_returned(e->sched, item, engine_now(e));
         } else {
             look_again(e, item->fresh);
-            bh_sched_item_gone(e->sched, item, engine_now(e));
+            bh_sched_item_skipped(e->sched, item, engine_now(e));
         }
     }
     outgoing_close(e, action->session); /* idle, it would be given the same again at once */
@@ -221,7 +221,7 @@ static void add_item(struct engine *e, struct lease *lease, struct lease_part *p
         lease->count++;
     } else {
         look_again(e, sched->fresh);
-        bh_sched_item_gone(e->sched, sched, engine_now(e));
+        bh_sched_item_skipped(e->sched, sched, engine_now(e));
     }
 }
 

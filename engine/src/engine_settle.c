@@ -264,11 +264,14 @@ void settle_skip(struct engine *e, struct lease_item *item)
 {
     struct bh_sched_item *sched = item->sched;
     const bool returned = item->returned;
+    const bool changed = item->changed;
     if (!leave_lease(e, item)) {
         return;
     }
     if (returned) {
         bh_sched_item_returned(e->sched, sched, engine_now(e));
+    } else if (!changed) {
+        bh_sched_item_skipped(e->sched, sched, engine_now(e));
     } else {
         bh_sched_item_gone(e->sched, sched, engine_now(e));
     }
@@ -572,6 +575,7 @@ static void moved(struct engine_call *call, struct engine *e)
     }
     if (m->item != NULL) {
         m->item->at = m->status == BH_OK ? m->to : m->item->key;
+        m->item->changed = m->status == BH_OK;
         settle_skip(e, m->item);
     }
     if (m->demote && m->status != BH_OK) {

@@ -78,6 +78,7 @@ struct lease_item {
     bool slow;              /* its partner wants less */
     bool detours;           /* kept, for another host at once */
     bool returned;          /* untouched: goes back without a settle */
+    bool changed;           /* without a settle: moved, or what a bulk job made of it */
     struct lease_item *next_settled;
 
     struct leased_passed passed; /* the bulk jobs that chose it meanwhile */

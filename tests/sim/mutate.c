@@ -46,6 +46,8 @@ static const struct {
     [MUTATE_OURS_IS_THEIRS] = {"ours-is-theirs", "a mistake of ours counts as the partner's"},
     [MUTATE_CLEAR_GRANTED] = {"clear-granted",
                               "clear text is granted where the demand wants TLS, and used"},
+    [MUTATE_SKIPPED_AT_ONCE] = {"skipped-at-once",
+                                "what a bulk job means is looked for again without a pause"},
 };
 
 static enum mutation selected;
@@ -223,6 +225,16 @@ BEFORE(void, bh_sched_set_held,
        (struct bh_sched * s, uint32_t destination, bool held, struct bh_now now))
 {
     __real_bh_sched_set_held(s, destination, held && !mutated(MUTATE_HOLD_IGNORED), now);
+}
+
+BEFORE(void, bh_sched_item_skipped,
+       (struct bh_sched * s, struct bh_sched_item *item, struct bh_now now))
+{
+    if (mutated(MUTATE_SKIPPED_AT_ONCE)) {
+        bh_sched_item_gone(s, item, now);
+    } else {
+        __real_bh_sched_item_skipped(s, item, now);
+    }
 }
 
 BEFORE(enum bh_status, bh_queue_read_content,

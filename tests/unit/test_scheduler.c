@@ -107,6 +107,72 @@ static void refill_without_news_waits(void **unused)
     bh_sched_destroy(r.s);
 }
 
+/* The store goes on showing what a bulk job means: it must not be read in circles. */
+static void what_was_skipped_is_asked_for_once_a_second(void **unused)
+{
+    (void)unused;
+    struct bh_sched_item items[2];
+    struct rig r = rig();
+    r.policy.per_destination_start = 1;
+    fill(items, 0, 2);
+    load_as(&r, 1, (struct bh_sched_dest_state){.has_entries = true});
+    expect(&r, BH_SCHED_REFILL, 1);
+    bh_sched_refilled(r.s, 1, items, 2, false, INT64_MAX, r.now);
+    expect(&r, BH_SCHED_RESOLVE, 1);
+    resolved(&r, 1, "a", 1, 1);
+    expect(&r, BH_SCHED_OPEN, 1);
+    ready(&r, r.a.session, 1);
+    for (uint32_t round = 0; round < 5; round++) {
+        expect(&r, BH_SCHED_LEASE, 1);
+        const struct bh_sched_action lease = r.a;
+        for (uint32_t i = 0; i < lease.count; i++) {
+            bh_sched_item_skipped(r.s, lease.items[i], r.now);
+        }
+        bh_sched_session_idle(r.s, lease.session, r.now);
+        for (uint32_t i = 0; i < 10; i++) { /* however often it is told to look */
+            bh_sched_dirty(r.s, 1, r.now);
+            nothing(&r);
+            pass(&r, 99);
+        }
+        nothing(&r);
+        pass(&r, 10);
+        expect(&r, BH_SCHED_REFILL, 1);
+        bh_sched_refilled(r.s, 1, items, 2, false, INT64_MAX, r.now);
+    }
+    /* Once something is done, or gone from the store, that is news. */
+    expect(&r, BH_SCHED_LEASE, 1);
+    const struct bh_sched_action lease = r.a;
+    bh_sched_item_skipped(r.s, lease.items[0], r.now);
+    bh_sched_dirty(r.s, 1, r.now);
+    nothing(&r);
+    bh_sched_item_gone(r.s, lease.items[1], r.now);
+    expect(&r, BH_SCHED_REFILL, 1);
+    bh_sched_destroy(r.s);
+}
+
+/* Skipped in the fresh lane, and found there again, while a refill keeps its name. */
+static void fresh_mail_found_again_is_not_dropped(void **unused)
+{
+    (void)unused;
+    struct rig r = rig();
+    const struct bh_sched_item item = {.id = 1, .destination = 1, .size = 1000, .fresh = true};
+    start(&r, 1, 1, "a", 1);
+    expect(&r, BH_SCHED_OPEN, 1);
+    ready(&r, r.a.session, 1);
+    expect(&r, BH_SCHED_LEASE, 1);
+    const struct bh_sched_action lease = r.a;
+    bh_sched_dirty(r.s, 1, r.now);
+    expect(&r, BH_SCHED_REFILL, 1);
+    bh_sched_item_skipped(r.s, lease.items[0], r.now);
+    bh_sched_session_idle(r.s, lease.session, r.now);
+    assert_false(bh_sched_has_item(r.s, 1, 1, 0));
+    assert_int_equal(bh_sched_fresh(r.s, &item, r.now), BH_EBUSY);
+    bh_sched_refilled(r.s, 1, NULL, 0, false, INT64_MAX, r.now);
+    assert_int_equal(bh_sched_fresh(r.s, &item, r.now), BH_OK);
+    expect(&r, BH_SCHED_LEASE, 1);
+    bh_sched_destroy(r.s);
+}
+
 static void due_time_asks_again(void **unused)
 {
     (void)unused;
@@ -498,6 +564,8 @@ int main(void)
         cmocka_unit_test(from_load_to_forget),
         cmocka_unit_test(refill_brings_each_item_once),
         cmocka_unit_test(refill_without_news_waits),
+        cmocka_unit_test(what_was_skipped_is_asked_for_once_a_second),
+        cmocka_unit_test(fresh_mail_found_again_is_not_dropped),
         cmocka_unit_test(due_time_asks_again),
         cmocka_unit_test(fresh_mail_does_not_keep_retries_out),
         cmocka_unit_test(destinations_take_turns),

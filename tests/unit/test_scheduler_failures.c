@@ -315,6 +315,61 @@ static void host_that_never_delivers_is_not_tried_in_circles(void **unused)
     bh_sched_destroy(r.s);
 }
 
+/* How many sessions are opened in ten seconds, where each comes to nothing as `end` makes it. */
+static uint32_t opened_in_vain(struct rig *r, void (*end)(struct rig *r))
+{
+    uint32_t count = 0;
+    const uint64_t until = r->now.mono_ms + 10000;
+    start(r, 1, 20, "a", 1);
+    while (r->now.mono_ms < until) {
+        while (bh_sched_next(r->s, &r->a)) {
+            assert_int_equal(r->a.kind, BH_SCHED_OPEN);
+            count++;
+            end(r);
+            pass(r, 1);
+            assert_true(count < 1000);
+        }
+        tick(r);
+    }
+    return count;
+}
+
+/* It gets a lease, and is closed since nothing of it may go: TLS is broken, and the mail is young;
+ * its plan is another one by now; ... */
+static void end_without_a_try(struct rig *r)
+{
+    ready(r, r->a.session, 1);
+    expect(r, BH_SCHED_LEASE, 1);
+    const struct bh_sched_action lease = r->a;
+    for (uint32_t i = lease.count; i > 0; i--) {
+        bh_sched_item_returned(r->s, lease.items[i - 1], r->now);
+    }
+    closed(r, lease.session, 1, BH_SCHED_THEIRS, NULL);
+}
+
+static void end_before_it_is_ready(struct rig *r)
+{
+    closed(r, r->a.session, 1, BH_SCHED_THEIRS, NULL);
+}
+
+static void sessions_that_come_to_nothing_are_opened_once_a_second(void **unused)
+{
+    (void)unused;
+    struct rig r = rig();
+    r.policy.per_destination_start = 1;
+    r.policy.per_destination_max = 1;
+    assert_in_range(opened_in_vain(&r, end_without_a_try), 9, 11);
+    bh_sched_destroy(r.s);
+
+    r = rig();
+    r.policy.per_destination_start = 1;
+    r.policy.per_destination_max = 1;
+    /* The first ones may follow at once: TLS is tried in one way, then in another, then in clear.
+     */
+    assert_in_range(opened_in_vain(&r, end_before_it_is_ready), 10, 20);
+    bh_sched_destroy(r.s);
+}
+
 static void ending_hands_over_what_waits(void **unused)
 {
     (void)unused;
@@ -494,6 +549,7 @@ int main(void)
         cmocka_unit_test(greeting_refused_is_the_sites_alone),
         cmocka_unit_test(recovery_wakes_who_failed_with_it),
         cmocka_unit_test(host_that_never_delivers_is_not_tried_in_circles),
+        cmocka_unit_test(sessions_that_come_to_nothing_are_opened_once_a_second),
         cmocka_unit_test(ending_hands_over_what_waits),
         cmocka_unit_test(deferrals_from_several_senders_back_off),
         cmocka_unit_test(clock_set_back_does_not_prolong_a_backoff),

@@ -17,6 +17,7 @@
 #define SITES 4
 #define HOSTS 5
 #define CONNECTORS 2
+#define DEMANDS 3
 #define ENTRIES_MAX 120
 #define SESSIONS_MAX 64
 #define EVENTS_MAX 512
@@ -31,6 +32,7 @@ struct entry {
     uint64_t size;
     uint32_t attempts;
     bool leased;
+    bool lost;      /* fresh, and skipped: the lane is read again with the next second */
     bool picky;     /* it needs what not every host has */
     uint32_t asked; /* hosts that could not take it since it last waited for its time, by bit */
     uint32_t asks;
@@ -52,9 +54,15 @@ struct event {
     int64_t next_due_unix_ms;
 };
 
+struct model_site {
+    uint64_t rest_until_ms; /* its last session came to nothing */
+};
+
 struct model_session {
     uint32_t id;    /* 0: unused */
     uint64_t dests; /* a bit for each whose lease it has, or for whom it is opened */
+    struct model_site *site;
+    bool tried; /* something of its leases */
     uint32_t connector;
     uint32_t demand; /* of TLS, for which it was opened */
     uint32_t host_count;
@@ -67,6 +75,8 @@ struct model_session {
 
 struct model_dest {
     bool loaded, held, parked;
+    bool skipped;       /* something, and nothing was done since */
+    uint64_t refill_ms; /* when its last refill was asked for */
     uint32_t stage, glitches;
     int64_t next_attempt_unix_ms;
     uint32_t site;
@@ -86,7 +96,10 @@ struct world {
     struct event events[EVENTS_MAX];
     uint32_t event_count;
     enum behaviour hosts[HOSTS];
-    uint32_t able; /* hosts that take picky entries, by bit */
+    uint32_t able;    /* hosts that take picky entries, by bit */
+    bool job;         /* one that means all mail has begun: nothing leaves until it is through */
+    uint64_t look_ms; /* when the fresh lane is read again */
+    struct model_site sites[SITES][CONNECTORS + 1][DEMANDS];
     bool healed;
     uint64_t lease_bytes;
     uint32_t leased;
@@ -209,6 +222,7 @@ static void load(struct world *w, uint32_t dest)
         status = bh_sched_load(w->s, dest, &state, w->now);
     } while (status == BH_ENOMEM && d->loaded);
     assert_true(status == BH_OK || (status == BH_ENOMEM && fail_one_in > 0));
+    d->skipped = d->loaded && d->skipped;
     d->loaded = d->loaded || status == BH_OK;
 }
 
@@ -270,11 +284,15 @@ static void may_leave(const struct world *w, uint32_t dest)
 static void on_open(struct world *w, const struct bh_sched_action *a)
 {
     struct model_session *m = session_of(w, 0);
-    const struct model_dest *d = &w->dests[a->destination];
+    struct model_dest *d = &w->dests[a->destination];
     may_leave(w, a->destination);
+    assert_true(
+        w->now.mono_ms >=
+        w->sites[d->site][d->policy.connector][d->demand].rest_until_ms); /* not in circles */
     assert_in_range(a->count, 1, BH_ROUND_ADDRESSES_MAX);
     *m = (struct model_session){.id = a->session,
                                 .dests = UINT64_C(1) << a->destination,
+                                .site = &w->sites[d->site][d->policy.connector][d->demand],
                                 .connector = d->policy.connector,
                                 .demand = d->demand,
                                 .host_count = a->count};
@@ -332,6 +350,7 @@ static void settle(struct world *w, struct bh_sched_item *item, enum place place
     const uint32_t dest = entry->dest;
     entry->leased = false;
     entry->place = place;
+    w->dests[dest].skipped = false;
     w->leased--;
     w->lease_bytes -= item->session != 0 ? item->size : 0;
     if (place == DUE) {
@@ -350,9 +369,22 @@ static void gone(struct world *w, struct bh_sched_item *item)
     struct entry *entry = &w->entries[item->id - 1];
     entry->leased = false;
     entry->place = ENDED;
+    w->dests[entry->dest].skipped = false;
     w->leased--;
     w->lease_bytes -= item->size;
     bh_sched_item_gone(w->s, item, w->now);
+}
+
+/* A bulk job means it: it is to be found again as it was. */
+static void pass_over(struct world *w, struct bh_sched_item *item)
+{
+    struct entry *entry = &w->entries[item->id - 1];
+    entry->leased = false;
+    entry->lost = entry->place == FRESH;
+    w->dests[entry->dest].skipped = true;
+    w->leased--;
+    w->lease_bytes -= item->size;
+    bh_sched_item_skipped(w->s, item, w->now);
 }
 
 static uint32_t leases_of(const struct world *w, uint32_t dest)
@@ -396,6 +428,14 @@ static void on_lease(struct world *w, const struct bh_sched_action *a)
     later(w, DELIVERED, 1 + pick(w, 50))->session = a->session;
 }
 
+/* What was skipped a moment ago is not asked for in circles. */
+static void on_refill(const struct world *w, struct model_dest *d)
+{
+    assert_true(!d->skipped || w->now.mono_ms - d->refill_ms >= 1000);
+    d->skipped = false;
+    d->refill_ms = w->now.mono_ms;
+}
+
 static void on_failure_stored(struct world *w, const struct bh_sched_action *a)
 {
     struct model_dest *d = &w->dests[a->destination];
@@ -410,7 +450,8 @@ static void on_forget(struct world *w, uint32_t dest)
     w->dests[dest].loaded = false;
     for (uint32_t i = 0; i < w->entry_count; i++) {
         assert_false(w->entries[i].dest == dest && w->entries[i].leased);
-        assert_false(w->entries[i].dest == dest && w->entries[i].place == FRESH);
+        assert_false(w->entries[i].dest == dest && w->entries[i].place == FRESH &&
+                     !w->entries[i].lost);
     }
     assert_int_equal(sessions_where(w, UINT32_MAX, dest, UINT32_MAX), 0);
 }
@@ -423,6 +464,7 @@ static void on_action(struct world *w, const struct bh_sched_action *a)
         later(w, RESOLVED, 1 + pick(w, 200))->dest = a->destination;
         break;
     case BH_SCHED_REFILL:
+        on_refill(w, &w->dests[a->destination]);
         e = later(w, REFILLED, 1 + pick(w, 200));
         e->dest = a->destination;
         e->count = a->count;
@@ -497,6 +539,9 @@ static void close_session(struct world *w, struct model_session *m, uint32_t fai
             failed[count++] = address_of(m->hosts[i]);
         }
     }
+    if (outcome == NULL && m->ready && !m->idle && !m->tried) {
+        m->site->rest_until_ms = w->now.mono_ms + 1000;
+    }
     const enum bh_sched_fault fault =
         !w->healed && pick(w, 20) == 0 ? BH_SCHED_OURS : BH_SCHED_THEIRS;
     *m = (struct model_session){0};
@@ -521,6 +566,34 @@ static const struct bh_outcome go_away = {
     .stage = BH_STAGE_GREETING, .happened = BH_HAPPENED_REPLY, .code = 421};
 static const struct bh_outcome try_later = {
     .stage = BH_STAGE_RCPT, .happened = BH_HAPPENED_REPLY, .code = 450};
+
+/* Nothing of the lease may go. A caller that wants its session for nothing else closes it, and one
+ * that finds nothing looks again. */
+static void nothing_leaves(struct world *w, struct model_session *m)
+{
+    const uint32_t dest = w->entries[m->leased[m->leased_next]->id - 1].dest;
+    const bool look = pick(w, 2) == 0;
+    const bool back = pick(w, 2) == 0;
+    if (back) {
+        give_back(w, m); /* idle, it would be given the same again at once */
+    }
+    while (m->leased_next < m->leased_count) {
+        pass_over(w, m->leased[m->leased_next++]);
+        drain(w);
+    }
+    if (back || pick(w, 2) == 0) {
+        close_session(w, m, UINT32_MAX, NULL);
+    } else {
+        const uint32_t id = m->id;
+        m->idle = true;
+        m->leased_count = 0;
+        m->leased_next = 0;
+        bh_sched_session_idle(w->s, id, w->now);
+    }
+    if (look) {
+        bh_sched_dirty(w->s, dest, w->now);
+    }
+}
 
 static void on_opened(struct world *w, const struct event *e)
 {
@@ -574,12 +647,17 @@ static void on_delivered(struct world *w, const struct event *e)
 {
     struct model_session *m = session_of(w, e->session);
     const enum behaviour behaviour = w->hosts[m->hosts[0]];
+    if (w->job) {
+        nothing_leaves(w, m);
+        return;
+    }
     if (behaviour == MAIL_421 || (behaviour == DROP_AFTER_ONE && m->delivered > 0)) {
         give_back(w, m);
         close_session(w, m, m->hosts[0], &go_away);
         return;
     }
     struct bh_sched_item *item = m->leased[m->leased_next++];
+    m->tried = true;
     m->delivered++;
     if (w->entries[item->id - 1].picky && (w->able & 1U << m->hosts[0]) == 0) {
         on_unfit(w, item, m->hosts[0]);
@@ -618,7 +696,7 @@ static void on_resolved(struct world *w, uint32_t dest)
     struct model_dest *d = &w->dests[dest];
     struct bh_sched_address addresses[2] = {address_of(d->site), address_of(d->site + 1)};
     /* What is published for it may have changed since. */
-    d->demand = pick(w, 4) == 0 ? pick(w, 3) : d->demand;
+    d->demand = pick(w, 4) == 0 ? pick(w, DEMANDS) : d->demand;
     char key[3] = {(char)('a' + d->site), (char)('0' + d->policy.connector),
                    (char)('0' + d->demand)};
     bh_sched_resolved(w->s, dest, bh_slice(key, sizeof(key)), addresses, 1 + d->site % 2,
@@ -711,7 +789,10 @@ static void something(struct world *w)
 {
     const uint32_t dest = 1 + pick(w, DESTS);
     struct model_dest *d = &w->dests[dest];
-    switch (pick(w, 9)) {
+    switch (pick(w, 10)) {
+    case 9:
+        w->job = !w->job;
+        break;
     case 0:
         set_held(w, dest, true);
         break;
@@ -746,6 +827,7 @@ static void something(struct world *w)
 static void heal(struct world *w)
 {
     w->healed = true;
+    w->job = false;
     fail_one_in = 0;
     for (uint32_t i = 0; i < HOSTS; i++) {
         w->hosts[i] = OK;
@@ -773,6 +855,32 @@ static void wake(struct world *w)
             load(w, entry->dest);
             drain(w);
         }
+    }
+}
+
+/* What was skipped in the fresh lane is found there again. */
+static void read_fresh_lane(struct world *w)
+{
+    if (w->now.mono_ms < w->look_ms) {
+        return;
+    }
+    w->look_ms = w->now.mono_ms + 1000;
+    for (uint32_t i = 0; i < w->entry_count; i++) {
+        struct entry *entry = &w->entries[i];
+        if (!entry->lost || entry->place != FRESH) {
+            continue;
+        }
+        const struct bh_sched_item item = {
+            .id = i + 1, .destination = entry->dest, .size = entry->size, .fresh = true};
+        entry->lost = false;
+        if (!w->dests[entry->dest].loaded) {
+            load(w, entry->dest);
+        }
+        if (bh_sched_fresh(w->s, &item, w->now) != BH_OK) {
+            entry->place = READY;
+            bh_sched_dirty(w->s, entry->dest, w->now);
+        }
+        drain(w);
     }
 }
 
@@ -855,6 +963,7 @@ static void run(struct world *w, uint64_t seed)
             next = w->now.mono_ms + pick(w, 3000);
         }
         step(w, next);
+        read_fresh_lane(w);
         wake(w);
     }
     heal(w);
@@ -862,6 +971,7 @@ static void run(struct world *w, uint64_t seed)
     const uint64_t limit = w->now.mono_ms + (uint64_t)2 * 3600000;
     while (!all_ended(w) && w->now.mono_ms < limit) {
         step(w, w->now.mono_ms + 60000);
+        read_fresh_lane(w);
         wake(w);
     }
     assert_true(all_ended(w));

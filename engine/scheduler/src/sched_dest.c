@@ -109,10 +109,18 @@ static void want_refill(struct bh_sched *s, struct dest *d)
     if (!d->has_entries || d->refilling || entry_items(d) >= LOW_WATER) {
         return;
     }
+    if (d->in_vain && s->now.mono_ms - d->refill_ms < TICK_MS) {
+        /* It would bring what was skipped a moment ago, again and again. */
+        const int64_t later = s->now.unix_ms + TICK_MS;
+        d->next_due_unix_ms = d->next_due_unix_ms < later ? d->next_due_unix_ms : later;
+        return;
+    }
     struct bh_sched_action *action = sched_emit(s, BH_SCHED_REFILL, d->id);
     if (action != NULL) {
         action->count = BH_WINDOW_ITEMS_MAX + d->leased_count;
         d->refilling = true;
+        d->in_vain = false;
+        d->refill_ms = s->now.mono_ms;
         d->has_entries = false; /* a note that arrives meanwhile sets it again */
     }
 }
@@ -353,6 +361,10 @@ enum bh_status bh_sched_fresh(struct bh_sched *s, const struct bh_sched_item *it
     }
     if (d->fresh_items >= BH_FRESH_ITEMS_MAX) {
         return BH_ELIMIT; /* one slow destination must not fill the whole lane */
+    }
+    const struct bh_sched_item *known = item_find(s, d->id, item->id, item->part);
+    if (known != NULL && known->settled) {
+        return BH_EBUSY; /* what keeps its name is no place for it */
     }
     const enum bh_status status = item_add(s, d, item, &added);
     if (status == BH_OK) {

@@ -10,7 +10,8 @@
 #define STREAK_MAX 10            /* deferrals in a row that back a destination off (DESIGN 4) */
 #define SUCCESS_RECENT_MS 600000 /* a success this old no longer counts as recent */
 #define BLOCKED_STEPS 64         /* blocked sites looked at after a session or memory came free */
-#define TICK_MS 1000             /* while any site is blocked */
+#define TICK_MS 1000             /* while any site is blocked; what came to nothing waits as long */
+#define FALSE_STARTS_MAX 8       /* sessions in a row that end well before they are ready */
 #define YIELD_MS 10000           /* a session this old ends early for a site that has none */
 
 struct site;
@@ -105,6 +106,8 @@ struct site {
     bool failed; /* its last round failed; a session that gets ready wakes its destinations */
     struct bh_sched_said said; /* how it failed */
     uint32_t evicted;          /* an idle session of another, being closed for it; 0: none */
+    uint32_t false_starts;     /* sessions that ended well without getting ready, in a row */
+    uint64_t rest_until_ms;    /* its last session came to nothing: no other is opened until then */
     bool yielded;              /* it gave up a session for another: it waits behind that one */
     bool blocked;              /* met a shared limit; in the list of those */
     struct site *blocked_next;
@@ -150,6 +153,8 @@ struct dest {
     uint64_t slow_until_ms;        /* then one more */
     struct breaker breaker;
     bool held, parked, has_entries, refilling, resolving, ending, by_site, was_failing;
+    bool in_vain;       /* something was skipped, and nothing done since the last refill */
+    uint64_t refill_ms; /* when that was asked for */
     uint32_t stage, glitches;
     int64_t backoff_until_unix_ms;
     uint64_t backoff_until_mono_ms; /* the same, as it was when it began */

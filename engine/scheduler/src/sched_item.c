@@ -288,6 +288,7 @@ void bh_sched_item_done(struct bh_sched *s, struct bh_sched_item *item, enum bh_
     struct session *session = NULL;
     s->now = now;
     struct dest *d = unlease(s, item, &session);
+    d->in_vain = false;
     settle(s, d, item);
     if (outcome != NULL) {
         sched_keep_said(&d->said, outcome, now.unix_ms);
@@ -364,13 +365,24 @@ void bh_sched_item_returned(struct bh_sched *s, struct bh_sched_item *item, stru
     } /* else the end of the session, or of its lease, is told next: not a new session meanwhile */
 }
 
-void bh_sched_item_gone(struct bh_sched *s, struct bh_sched_item *item, struct bh_now now)
+static void leave(struct bh_sched *s, struct bh_sched_item *item, bool skipped, struct bh_now now)
 {
     struct session *session = NULL;
     s->now = now;
     struct dest *d = unlease(s, item, &session);
     uncharge(d, session);
+    d->in_vain = skipped;
     settle(s, d, item);
     dest_step(s, d);
     site_step_blocked(s, 1);
+}
+
+void bh_sched_item_gone(struct bh_sched *s, struct bh_sched_item *item, struct bh_now now)
+{
+    leave(s, item, false, now);
+}
+
+void bh_sched_item_skipped(struct bh_sched *s, struct bh_sched_item *item, struct bh_now now)
+{
+    leave(s, item, true, now);
 }

@@ -293,6 +293,11 @@ static bool may_open(struct bh_sched *s, struct dest *d, bool proven)
         d->limited = BH_LIMITED_BY_DESTINATION;
         return false;
     }
+    if (d->site->rest_until_ms > s->now.mono_ms) {
+        d->limited = BH_LIMITED_BY_HOST;
+        site_block(s, d->site);
+        return false;
+    }
     if (d->policy.first_alone && d->site->ready_count == 0 && d->site->session_count > 0) {
         d->limited = BH_LIMITED_BY_DESTINATION;
         return false;

@@ -249,6 +249,7 @@ void bh_sched_session_ready(struct bh_sched *s, uint32_t session_id,
         session->hosts[session->host_count++] = host;
     }
     struct site *site = session->site;
+    site->false_starts = 0;
     session->name = host_name(address);
     const struct released released = release_dests(session);
     enter_idle(s, session);
@@ -301,6 +302,18 @@ static void shrink_windows(struct bh_sched *s, const struct released *released)
     }
 }
 
+/* It ended in good order: what came of it? Somebody who opens sessions only to close them again
+ * must not do so in circles. */
+static void note_good_end(struct bh_sched *s, const struct session *session)
+{
+    struct site *site = session->site;
+    const bool nothing_tried = session->state == SESSION_BUSY && session->messages == 0;
+    site->false_starts += session->state == SESSION_CONNECTING ? 1 : 0;
+    if (nothing_tried || site->false_starts >= FALSE_STARTS_MAX) {
+        site->rest_until_ms = s->now.mono_ms + TICK_MS;
+    }
+}
+
 void bh_sched_session_closed(struct bh_sched *s, uint32_t session_id,
                              const struct bh_sched_address *failed, uint32_t failed_count,
                              enum bh_sched_fault fault, const struct bh_outcome *outcome,
@@ -320,6 +333,9 @@ void bh_sched_session_closed(struct bh_sched *s, uint32_t session_id,
                      &first); /* somebody must be avoided, or it goes in circles */
         failed = &first;
         failed_count = 1;
+    }
+    if (outcome == NULL) {
+        note_good_end(s, session);
     }
     const struct released released = release_dests(session);
     struct dest *d = released.count > 0 ? dest_find(s, released.ids[0]) : NULL;

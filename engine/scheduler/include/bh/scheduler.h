@@ -216,8 +216,8 @@ BH_MUST_USE enum bh_status bh_sched_carry(struct bh_sched *s, uint32_t destinati
 /** The store may hold new entries for it. Unknown destinations are ignored. */
 void bh_sched_dirty(struct bh_sched *s, uint32_t destination, struct bh_now now);
 /** New mail in the fresh lane of a loaded destination.
- * @return BH_OK, or BH_ENOMEM / BH_ENOTFOUND / BH_ELIMIT (its window is full): the caller must
- *         demote it */
+ * @return BH_OK, or BH_ENOMEM / BH_ENOTFOUND / BH_ELIMIT (its window is full) / BH_EBUSY (it left a
+ *         moment ago, and a refill that may bring it is under way): the caller must demote it */
 BH_MUST_USE enum bh_status bh_sched_fresh(struct bh_sched *s, const struct bh_sched_item *item,
                                           struct bh_now now);
 /** Answer to REFILL.
@@ -271,7 +271,9 @@ void bh_sched_session_ready(struct bh_sched *s, uint32_t session,
                             const struct bh_sched_address *address, struct bh_now now);
 /** The session has ended, or never came to be. Items still leased to it must have been answered.
  * @param failed   addresses that failed, with outcome; by fault THEIRS they are avoided for a while
- * @param outcome  NULL: it ended in good order (ours or idle) */
+ * @param outcome  NULL: it ended in good order (ours or idle). Where nothing came of it (of its
+ *                 lease no message was tried, or a row of them never got ready), its site opens no
+ *                 other for a second */
 void bh_sched_session_closed(struct bh_sched *s, uint32_t session,
                              const struct bh_sched_address *failed, uint32_t failed_count,
                              enum bh_sched_fault fault, const struct bh_outcome *outcome,
@@ -315,8 +317,12 @@ enum bh_sched_elsewhere bh_sched_item_unfit(struct bh_sched *s, struct bh_sched_
  * it. Where none can be had, it is an ordinary item again, and no refusal is remembered. */
 void bh_sched_item_detour(struct bh_sched *s, struct bh_sched_item *item,
                           const struct bh_outcome *outcome, struct bh_now now);
-/** Leave memory without a word about the partner (moved, filtered, gone). */
+/** Leave memory without a word about the partner: it was moved, or is no more. */
 void bh_sched_item_gone(struct bh_sched *s, struct bh_sched_item *item, struct bh_now now);
+/** Leave memory while the store goes on showing it as ready (a bulk job means it, it could not be
+ * read): unless something of its destination is done meanwhile, entries are asked for once a second
+ * and no sooner. */
+void bh_sched_item_skipped(struct bh_sched *s, struct bh_sched_item *item, struct bh_now now);
 
 /** The partner has answered a message of a loaded destination; told before it is settled, and not
  * for what the operator has ruled on.
