@@ -30,6 +30,7 @@ if(BH_TESTS AND BH_SANITIZE)
     add_library(bh_worker_shaky OBJECT src/receiving.c src/worker.c)
     target_compile_options(bh_worker_shaky PRIVATE "SHELL:-include ${faults}/crash.h"
         "SHELL:-include ${faults}/clock.h")
+    target_compile_definitions(bh_worker_shaky PRIVATE FILES_MS=200)
     target_link_libraries(bh_worker_shaky PRIVATE bh_engine bh_flags)
     add_library(bh_clock_shaky OBJECT src/engine.c src/main.c intake/src/intake.c)
     target_compile_options(bh_clock_shaky PRIVATE -include ${faults}/clock.h)

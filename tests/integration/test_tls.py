@@ -7,9 +7,11 @@ import ssl
 
 from harness import Case, smarthost, tag
 from support.certs import Authority, pin, self_signed
+from support.daemon import BRIDGEHEAD
 from support.partner import DROP, Partner
 
 NAME = "mx.bank.test"
+FAULTY = BRIDGEHEAD + "-faults"
 CLEAR_ALLOWED = re.compile(rb"(?:(?:EHLO|HELO) relay\.us\.test\r\n|STARTTLS\r\n|QUIT\r\n)*\Z")
 
 
@@ -291,6 +293,44 @@ class ClientCertificate(TlsCase):
         daemon.ctl("flush", "--all")
         (got,) = partner.wait_messages(1)
         self.assertEqual("relay.us.test", got.client)
+
+    def shows(self, daemon, partner, name):
+        """New mail shows the certificate of this name, and no other session does."""
+        partner.drop_sessions()
+        before = len(partner.messages)
+        self.send(daemon)
+        got = partner.wait_messages(before + 1)[before]
+        self.assertEqual(name, got.client)
+
+    def renewable(self, program=None):
+        ours = self.ca.issue("relay.us.test")
+        partner = self.partner(certificate=self.good, client_ca=self.ca.pem)
+        daemon = self.daemon(smarthost("out", partner, self.demand(ours)), start=False)
+        daemon.program = program or daemon.program
+        daemon.start()
+        self.shows(daemon, partner, "relay.us.test")
+        return daemon, partner, ours
+
+    def renew(self, ours):
+        new = self.ca.issue("renewed.us.test")
+        os.replace(new[1], ours[1])
+        os.replace(new[0], ours[0])
+
+    def test_a_renewed_one_is_taken_up_at_a_reload(self):
+        daemon, partner, ours = self.renewable()
+        self.renew(ours)
+        daemon.ctl("reload")
+        self.shows(daemon, partner, "renewed.us.test")
+
+    def test_a_renewed_one_is_taken_up_by_itself(self):
+        """By the timer of the workers, which looks each minute; here it is in a hurry."""
+        if not os.path.exists(FAULTY):
+            self.skipTest("only sanitized builds have it")
+        daemon, partner, ours = self.renewable(FAULTY)
+        self.renew(ours)
+        daemon.wait_until(lambda: sum("evt=tls-files-new" in line for line in daemon.lines) >= 1,
+                          "the new certificate\n" + daemon.tail())  # fmt: skip
+        self.shows(daemon, partner, "renewed.us.test")
 
 
 class Implicit(TlsCase):

@@ -117,9 +117,10 @@ void bh_tls_worker_destroy(struct bh_tls_worker *worker)
     free(worker);
 }
 
-void bh_tls_worker_refresh(struct bh_tls_worker *worker)
+size_t bh_tls_worker_refresh(struct bh_tls_worker *worker)
 {
     (void)worker;
+    return 0;
 }
 
 enum bh_status bh_tls_demand_digest(const struct bh_tls_demand *demand,

@@ -106,7 +106,7 @@ static void a_replaced_authority_is_another_demand(void **unused)
     put_certificate(ca_path, &other_root);
     digest_of(&demand, after); /* nobody has looked yet */
     assert_memory_equal(before, after, sizeof(before));
-    bh_tls_worker_refresh(worker);
+    (void)bh_tls_worker_refresh(worker);
     digest_of(&demand, after);
     assert_memory_not_equal(before, after, sizeof(before));
     struct result r = connect_as(&demand, server_ctx);
@@ -127,7 +127,7 @@ static void a_replaced_authority_is_another_demand(void **unused)
     assert_non_null(file);
     fputs("# a note\n", file);
     fclose(file);
-    bh_tls_worker_refresh(worker);
+    (void)bh_tls_worker_refresh(worker);
     digest_of(&demand, after);
     assert_memory_not_equal(before, after, sizeof(before));
     assert_true(connect_as(&demand, server_ctx).cleared);
@@ -155,7 +155,7 @@ static void a_bad_authority_file_makes_no_session(void **unused)
         if (cases[i].content != NULL) {
             put_text(ca_path, cases[i].content);
         }
-        bh_tls_worker_refresh(worker);
+        (void)bh_tls_worker_refresh(worker);
         const struct result r = connect_as(&demand, server_ctx);
         assert_int_equal(r.status, BH_EIO);
         assert_non_null(strstr(r.error, ca_path));
@@ -167,7 +167,7 @@ static void a_bad_authority_file_makes_no_session(void **unused)
     FILE *file = fopen(ca_path, "a");
     fputs("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", file);
     fclose(file);
-    bh_tls_worker_refresh(worker);
+    (void)bh_tls_worker_refresh(worker);
     assert_int_equal(connect_as(&demand, server_ctx).status, BH_EIO);
     /* Modes that trust no authority do not read it. */
     struct bh_tls_demand encrypt = demand;
@@ -176,11 +176,11 @@ static void a_bad_authority_file_makes_no_session(void **unused)
 
     unlink(ca_path);
     assert_int_equal(mkdir(ca_path, 0700), 0);
-    bh_tls_worker_refresh(worker);
+    (void)bh_tls_worker_refresh(worker);
     assert_non_null(strstr(connect_as(&demand, server_ctx).error, "not a regular file"));
     assert_int_equal(rmdir(ca_path), 0);
     put_certificate(ca_path, &root);
-    bh_tls_worker_refresh(worker);
+    (void)bh_tls_worker_refresh(worker);
     assert_true(connect_as(&demand, server_ctx).cleared);
 }
 
@@ -203,19 +203,19 @@ static void client_certificates_and_their_keys(void **unused)
     certs_write_key(key_path, &client_leaf);
     uint8_t before[BH_TLS_DIGEST_LEN];
     uint8_t after[BH_TLS_DIGEST_LEN];
-    bh_tls_worker_refresh(worker);
+    (void)bh_tls_worker_refresh(worker);
     digest_of(&demand, before);
     assert_true(connect_as(&demand, ctx).cleared);
 
     certs_write_key(key_path, &stranger);
-    bh_tls_worker_refresh(worker);
+    (void)bh_tls_worker_refresh(worker);
     struct result r = connect_as(&demand, ctx);
     assert_int_equal(r.status, BH_EIO);
     assert_non_null(strstr(r.error, "does not belong to the certificate"));
     assert_non_null(strstr(r.error, key_path));
 
     put_certificate(certificate_path, &stranger); /* now they fit, and the peer does not know it */
-    bh_tls_worker_refresh(worker);
+    (void)bh_tls_worker_refresh(worker);
     digest_of(&demand, after);
     assert_memory_not_equal(before, after, sizeof(before));
     r = connect_as(&demand, ctx);
@@ -231,12 +231,12 @@ static void client_certificates_and_their_keys(void **unused)
                                                (char *)secret, 6, NULL, NULL),
                      1);
     fclose(file);
-    bh_tls_worker_refresh(worker);
+    (void)bh_tls_worker_refresh(worker);
     r = connect_as(&demand, ctx);
     assert_int_equal(r.status, BH_EIO);
     assert_non_null(strstr(r.error, key_path));
     unlink(key_path);
-    bh_tls_worker_refresh(worker);
+    (void)bh_tls_worker_refresh(worker);
     assert_non_null(strstr(connect_as(&demand, ctx).error, "No such file or directory"));
     SSL_CTX_free(ctx);
 }
@@ -273,7 +273,7 @@ static struct bh_tls_facts learned(struct bh_tls_server_ctx *ctx, const struct m
     if (shown != NULL) {
         put_certificate(certificate_path, shown);
         certs_write_key(key_path, shown);
-        bh_tls_worker_refresh(worker);
+        (void)bh_tls_worker_refresh(worker);
     } else {
         demand.client_cert = demand.client_key = BH_EMPTY;
     }

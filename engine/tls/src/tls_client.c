@@ -278,7 +278,7 @@ enum bh_status bh_tls_client_create(struct bh_tls_worker *worker,
     }
     if (params->generation != worker->generation) {
         worker->generation = params->generation; /* a reload: files may have changed with it */
-        bh_tls_worker_refresh(worker);
+        (void)bh_tls_worker_refresh(worker);
     }
     struct tls_context *context = NULL;
     enum bh_status status = bh_tls_context_of(worker, demand, &context, error);

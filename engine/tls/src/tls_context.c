@@ -265,8 +265,9 @@ static void drop(struct bh_tls_worker *w, struct tls_context *c)
     free(c);
 }
 
-void bh_tls_worker_refresh(struct bh_tls_worker *worker)
+size_t bh_tls_worker_refresh(struct bh_tls_worker *worker)
 {
+    size_t taken_up = 0;
     const uint64_t system_version = refresh_system(true);
     const uint64_t now = now_ms();
     struct tls_context *next = NULL;
@@ -276,8 +277,10 @@ void bh_tls_worker_refresh(struct bh_tls_worker *worker)
             drop(worker, c);
         } else if (is_stale(c, system_version)) {
             load(c);
+            taken_up += c->status == BH_OK ? 1 : 0;
         }
     }
+    return taken_up;
 }
 
 static bool put_path(char *out, struct bh_slice path)

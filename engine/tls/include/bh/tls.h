@@ -26,8 +26,9 @@ void bh_tls_worker_destroy(struct bh_tls_worker *worker);
 
 /** Look at every file that demands name (CA, client certificate, key) and at the system's
  * authorities, and read anew what has changed. Asks stat(2) for each; call it every minute or so. A
- * session of a generation not seen before does it, too. */
-void bh_tls_worker_refresh(struct bh_tls_worker *worker);
+ * session of a generation not seen before does it, too.
+ * @return how many sets of files were taken up */
+size_t bh_tls_worker_refresh(struct bh_tls_worker *worker);
 
 /** SHA-256 over the canonical octets of the demand. Files count by path. */
 BH_MUST_USE enum bh_status bh_tls_demand_digest(const struct bh_tls_demand *demand,
