@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-#define TEXT_MAX 400
+#define TEXT_MAX 800
 #define ARENA_CAP ((size_t)1 << 20)
 
 void bh_config_errors_init(struct bh_config_errors *errors)

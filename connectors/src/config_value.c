@@ -8,6 +8,7 @@
 
 #define SHOWN_MAX 80
 #define EXPECTED_MAX 320
+#define ALLOWED_MAX 600 /* more than the names of any block */
 #define DNS_PORT 53
 #define TIMES_MAX 64
 
@@ -675,35 +676,74 @@ static bool tell_enclosing(struct bh_load *load, const struct bh_load_scope *sco
     return false;
 }
 
+/* ... or a block within this one. */
+static bool tell_nested(struct bh_load *load, const struct bh_load_scope *scope,
+                        const struct bh_config_node *node)
+{
+    for (size_t i = 0; scope->block != NULL && i < scope->block->count; i++) {
+        const struct bh_setting *within = &scope->block->settings[i];
+        if (within->block != NULL && bh_schema_find(within->block, node->key) != NULL) {
+            bh_load_error(load, node, NULL,
+                          "unknown setting '%.*s' in %s; it goes into its block '%s { ... }'",
+                          BH_FMT(bh_load_shown(node->key)), scope->block->name, within->name);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The i-th word that may begin a statement here; NULL: no more. A value of the head is none. */
+static const char *allowed_here(const struct bh_load_scope *scope, size_t *i)
+{
+    if (scope->block == NULL) {
+        return bh_schema_top[(*i)++];
+    }
+    while (*i < scope->block->count && (scope->block->settings[*i].flags & BH_HEAD) != 0) {
+        (*i)++;
+    }
+    return *i < scope->block->count ? scope->block->settings[(*i)++].name : NULL;
+}
+
+static void tell_allowed(struct bh_load *load, const struct bh_load_scope *scope,
+                         const struct bh_config_node *node)
+{
+    char text[ALLOWED_MAX];
+    struct bh_buf allowed = bh_buf(text, sizeof(text));
+    size_t i = 0;
+    for (const char *name = allowed_here(scope, &i); name != NULL; name = allowed_here(scope, &i)) {
+        bh_buf_add_cut(&allowed, bh_slice_str(allowed.len > 0 ? ", " : ""));
+        bh_buf_add_cut(&allowed, bh_slice_str(name));
+    }
+    bh_load_error(load, node, NULL, "unknown %s '%.*s'%s%s; allowed: %.*s",
+                  scope->block != NULL ? "setting" : "statement", BH_FMT(bh_load_shown(node->key)),
+                  scope->block != NULL ? " in " : "",
+                  scope->block != NULL ? scope->block->name : "", BH_FMT(bh_buf_slice(&allowed)));
+}
+
 void bh_load_unknown(struct bh_load *load, const struct bh_load_scope *scope,
                      const struct bh_config_node *node)
 {
     const char *nearest = NULL;
     unsigned best = UINT_MAX;
-    const size_t count = scope->block != NULL ? scope->block->count : SIZE_MAX;
-    for (size_t i = 0; i < count; i++) {
-        const char *name = scope->block != NULL ? scope->block->settings[i].name : bh_schema_top[i];
-        if (name == NULL) {
-            break;
-        }
-        if (scope->block != NULL && (scope->block->settings[i].flags & BH_HEAD) != 0) {
-            continue;
-        }
+    size_t i = 0;
+    for (const char *name = allowed_here(scope, &i); name != NULL; name = allowed_here(scope, &i)) {
         const unsigned distance = bh_units_distance(node->key, bh_slice_str(name));
         if (distance < best) {
             best = distance;
             nearest = name;
         }
     }
-    if (tell_enclosing(load, scope, node)) {
+    if (tell_enclosing(load, scope, node) || (best > 1 && tell_nested(load, scope, node))) {
         return;
     }
-    bh_load_error(load, node, NULL, "unknown %s '%.*s'%s%s%s%s%s",
+    if (nearest == NULL) {
+        tell_allowed(load, scope, node);
+        return;
+    }
+    bh_load_error(load, node, NULL, "unknown %s '%.*s'%s%s (did you mean '%s'?)",
                   scope->block != NULL ? "setting" : "statement", BH_FMT(bh_load_shown(node->key)),
                   scope->block != NULL ? " in " : "",
-                  scope->block != NULL ? scope->block->name : "",
-                  nearest != NULL ? " (did you mean '" : "", nearest != NULL ? nearest : "",
-                  nearest != NULL ? "'?)" : "");
+                  scope->block != NULL ? scope->block->name : "", nearest);
 }
 
 void bh_load_block(struct bh_load *load, const struct bh_load_scope *scope, void *base)

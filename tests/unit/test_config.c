@@ -158,6 +158,16 @@ static const struct {
      "t.conf:8:21: error: 'connections' must be from 1 to 1000000, or unlimited; got '0'\n"
      "t.conf:9:5: error: unknown setting 'timeouts' in limits; is the '{' of line 6 closed?\n"
      "t.conf:12:1: error: unknown statement 'conector' (did you mean 'connector'?)\n"},
+    {"connector a {\n domains a.example\n rate 60/min\n timeout 5s\n limits { message-size 5M "
+     "}\n}\n"
+     "queue { path q\n zebra 1 }\nzebra 2\n",
+     "t.conf:3:2: error: unknown setting 'rate' in connector; it goes into its block 'limits { ... "
+     "}'\n"
+     "t.conf:4:2: error: unknown setting 'timeout' in connector (did you mean 'timeouts'?)\n"
+     "t.conf:8:2: error: unknown setting 'zebra' in queue; allowed: path, max-size, reserve, "
+     "fresh-window\n"
+     "t.conf:9:1: error: unknown statement 'zebra'; allowed: engine, listen, queue, resolver, "
+     "retry, defaults, connector, include\n"},
     {"connector a {\n domains a.example\n tls off {\n names x.example\n",
      "t.conf:3:2: warning: tls off also switches DANE and MTA-STS off for these domains\n"
      "t.conf:4:2: error: 'names' has no meaning in tls off; it goes with tls verify, or dane with "
@@ -235,7 +245,8 @@ static const struct {
      "t.conf:4:1: warning: nobody may send through this listener: state relay-from\n"
      "t.conf:4:8: error: expected an address such as 127.0.0.1:2525, [::1]:25, unix:/run/x or "
      "systemd:NAME, got '1.2.3.4'\n"
-     "t.conf:4:20: error: unknown statement 'x'\n"},
+     "t.conf:4:20: error: unknown statement 'x'; allowed: engine, listen, queue, resolver, retry, "
+     "defaults, connector, include\n"},
     {"connector a { domains a.example; retry urgnt; cost 5 6; failover maybe; state; on reply 250 "
      "-> "
      "defer }\nretry urgent { intervals 1m; warn-after 9d }\n",
@@ -281,7 +292,7 @@ static void errors_are_bounded_but_all_counted(void **unused)
     (void)unused;
     static char text[20000];
     for (size_t i = 0; i < 1000; i++) {
-        memcpy(text + i * 10, "bad_words\n", 10);
+        memcpy(text + i * 10, "conectors\n", 10);
     }
     struct memory_file files[] = {{"t.conf", text}, {NULL, NULL}};
     const struct bh_config_reader reader = memory_reader(files);
@@ -297,8 +308,10 @@ static void errors_are_bounded_but_all_counted(void **unused)
     struct bh_json json = {.buf = bh_buf(storage, sizeof(storage))};
     bh_config_error_json(&errors.list[3], &json);
     assert_false(json.overflow);
-    ASSERT_SLICE(bh_buf_slice(&json.buf), "{\"file\":\"t.conf\",\"line\":4,\"column\":1,\"level\":"
-                                          "\"error\",\"text\":\"unknown statement 'bad_words'\"}");
+    ASSERT_SLICE(
+        bh_buf_slice(&json.buf),
+        "{\"file\":\"t.conf\",\"line\":4,\"column\":1,\"level\":"
+        "\"error\",\"text\":\"unknown statement 'conectors' (did you mean 'connector'?)\"}");
     bh_config_errors_fini(&errors);
 }
 
