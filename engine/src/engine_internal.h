@@ -185,6 +185,7 @@ struct engine {
         struct bh_ip ip;
         uint16_t port;
         uint64_t until_ms;
+        bool no_pipelining; /* nor speculation, then; else that alone */
     } careful[CAREFUL_HOSTS];
     uint32_t careful_next;
     struct probe *probes; /* under way */
@@ -209,8 +210,9 @@ struct engine {
 };
 
 struct bh_now engine_now(struct engine *e);
-/** Is content to wait for replies at this address, since it once went wrong there? */
-bool ecareful_is(struct engine *e, const struct bh_sched_address *address);
+/** What has gone wrong at this address lately is not tried with this host. */
+void ecareful_with(struct engine *e, const struct bh_sched_address *address,
+                   struct session_host *host);
 /** A session has closed: what it says about that. */
 void ecareful_note(struct engine *e, const struct worker_session *s);
 /** Carry out what the scheduler wants, then arm its timer. Call after every event fed to it. */

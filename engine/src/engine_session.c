@@ -68,7 +68,7 @@ void outgoing_open(struct engine *e, const struct bh_sched_action *action)
     }
     struct worker *worker = e->options.workers[e->next_worker++ % e->options.worker_count];
     for (uint32_t i = 0; i < info->worker->address_count; i++) {
-        info->worker->hosts[i].step_by_step = ecareful_is(e, &info->worker->addresses[i]);
+        ecareful_with(e, &info->worker->addresses[i], &info->worker->hosts[i]);
     }
     worker_open(worker, info->worker);
 }

@@ -270,6 +270,7 @@ void worker_note_closed(struct worker_session *s, struct bh_delivery *d,
     s->was_ready = closed->was_ready;
     s->tls_trouble = closed->tls_trouble;
     s->ahead_trouble = closed->facts != NULL && closed->facts->ahead_trouble;
+    s->sync_trouble = closed->facts != NULL && closed->facts->sync_trouble;
     if (s->failed) {
         keep_outcome(s, &closed->outcome);
         if (closed->outcome.stage == BH_STAGE_AUTH) {
@@ -408,7 +409,8 @@ static void open_session(struct worker *w, struct worker_session *s)
                                                         .demand = &s->hosts[i].demand,
                                                         .route_proven = s->hosts[i].route_proven,
                                                         .route_unknown = s->hosts[i].route_unknown,
-                                                        .step_by_step = s->hosts[i].step_by_step};
+                                                        .step_by_step = s->hosts[i].step_by_step,
+                                                        .no_pipelining = s->hosts[i].no_pipelining};
     }
     const struct bh_delivery_callbacks callbacks = {.ctx = s,
                                                     .ready = on_ready,

@@ -24,6 +24,7 @@ struct session_host {
     bool route_proven;                 /* its name is authentic (RFC 8689 section 4.2.1) */
     bool route_unknown;                /* it may be: our resolver can't say */
     bool step_by_step;                 /* no speculation with it */
+    bool no_pipelining;                /* whatever it offers */
 };
 
 /** A session, from its opening to worker_free; made by the engine with calloc. */
@@ -66,7 +67,7 @@ struct worker_session {
     bool unmet; /* every address failed to meet its demand, and that alone */
     bool unmet_any;
     bool tls_trouble;
-    bool ahead_trouble; /* see bh/smtp_client.h */
+    bool ahead_trouble, sync_trouble; /* see bh/smtp_client.h */
     struct bh_outcome outcome;
     char outcome_host[NAME_MAX_OCTETS];
     char outcome_text[BH_OUTCOME_TEXT_MAX];

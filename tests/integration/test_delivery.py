@@ -209,6 +209,18 @@ class Outcomes(Case):
         self.assertIn(b"5.6.3", report.content)
         self.assertFalse([m for m in partner.messages if "eight@bank.test" in m.addresses])
 
+    def test_a_partner_that_offers_pipelining_and_hates_it(self):
+        """The first session with it comes to nothing, and no other does."""
+        partner = self.partner(extensions=("PIPELINING", "SIZE 50000000"))
+        partner.hates_pipelining = True
+        daemon = self.relay_to(partner, "limits { connections 1 }")
+        for i in range(5):
+            self.send(daemon, f"a{i}@bank.test")
+        partner.wait_messages(5)
+        daemon.wait_empty()
+        told = [line for line in daemon.lines if "evt=no_pipelining" in line]
+        self.assertEqual((1, 1), (len(told), sum("evt=session_failed" in line for line in daemon.lines)), told)
+
     def test_too_big_for_the_partner(self):
         partner = self.partner(extensions=("SIZE 1000", "PIPELINING"))
         daemon = self.relay_to(partner)

@@ -347,7 +347,9 @@ void bh_delivery_start_talk(struct bh_delivery *d, struct attempt *a)
                                             .host = target->host,
                                             .ip = target->ip,
                                             .port = target->port,
-                                            .extensions_off = d->params.extensions_off,
+                                            .extensions_off =
+                                                d->params.extensions_off |
+                                                (target->no_pipelining ? BH_EXT_PIPELINING : 0),
                                             .recipients_max = d->params.recipients_max,
                                             .speculative = d->params.speculative,
                                             .speculation_off = target->step_by_step,

@@ -75,6 +75,7 @@ class Partner(Changing):
         self.users, self.mechanisms, self.auth_in_clear = users, mechanisms, auth_in_clear
         self.scram_rounds = scram_rounds
         self.scram_lies = False  # the server's signature is wrong
+        self.hates_pipelining = False  # it offers it all the same
         self.logins = []  # (mechanism, user, verdict) in order
         self.host, self.port, self.name, self.lmtp = host, port, name, lmtp
         self.extensions = list(extensions)
@@ -311,6 +312,9 @@ class _Session:
             argument = argument.split(":", 1)[-1].strip()
         self.partner.record(self.number, verb, argument)
         handler = getattr(self, "on_" + verb, None)
+        if self.partner.hates_pipelining and self.buffer:
+            self.act("554 SMTP synchronization error")
+            raise _End
         if handler:
             handler(argument)
         else:

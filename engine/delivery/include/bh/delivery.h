@@ -24,6 +24,7 @@ struct bh_delivery_target {
                            peer, REQUIRETLS mail may go */
     bool route_unknown; /* it may be, but our resolver can't say: REQUIRETLS mail waits */
     bool step_by_step;  /* content never goes ahead of replies there */
+    bool no_pipelining; /* each command waits for the reply to the one before, whatever it offers */
 };
 
 /** Who we are to the next hop. Borrowed: it must outlive the session. */
