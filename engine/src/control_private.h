@@ -86,7 +86,7 @@ struct bh_control_reply {
 
     size_t claimed; /* reload: entries being moved, out of the engine's reach */
     struct bh_queue_key claims[200];
-    const struct bh_config *next_config; /* reload */
+    const struct bh_config *next_config, *former_config; /* reload */
     uint64_t touched;
 };
 

@@ -11,6 +11,7 @@
 #include "config_files.h"
 
 #define REBIND_ROWS 200
+#define CARRY_ROWS 1000 /* destinations looked at in one transaction */
 #define TOUCHED_MAX 200 /* destinations told one by one */
 
 static struct bh_control_reply *reply_of(struct daemon_call *call)
@@ -300,6 +301,89 @@ static void end_reload(struct bh_control_reply *reply)
     reply_end(reply, bh_slice_str(text));
 }
 
+/* ---- holds ---- */
+
+/* Mail for a domain that is held goes to another connector from now on: before any can come in
+ * there, that is held, too. A hold of mail that was a connector's by a condition (its sender) is of
+ * that alone, and goes along with what is queued. */
+static enum bh_status carry_one(struct bh_control_reply *reply, struct bh_queue *q,
+                                struct bh_kv_txn *txn, const struct bh_destination *record)
+{
+    const struct bh_slice sender = BH_LIT("somebody@sender.invalid");
+    struct bh_match match;
+    uint32_t to = 0;
+    if (!record->held || moves(reply->former_config, record, sender, 1, &match) ||
+        !moves(reply->next_config, record, sender, 1, &match)) {
+        return BH_OK;
+    }
+    const enum bh_status status = bh_queue_carry_hold(
+        q, txn, record->id, bh_match_first_choice(&match)->name, reply->now, &to);
+    if (to != 0) {
+        reply->ids[reply->id_count++] = to;
+    }
+    return status;
+}
+
+static enum bh_status run_carry(struct bh_store_task *task, struct bh_queue *q,
+                                struct bh_kv_txn *txn)
+{
+    struct bh_control_reply *reply = BH_CONTAINER(task, struct bh_control_reply, task);
+    struct bh_arena arena;
+    struct bh_destination record;
+    enum bh_status status = BH_OK;
+    uint32_t after = reply->after; /* a run may be repeated */
+    reply->id_count = 0;
+    bh_arena_init(&arena, BH_QUEUE_ARENA);
+    for (unsigned looked = 0;
+         status == BH_OK && looked < CARRY_ROWS && reply->id_count < BH_COUNT(reply->ids);
+         looked++) {
+        bh_arena_reset(&arena);
+        status = bh_queue_next_destination(txn, after, &arena, &record);
+        if (status == BH_OK) {
+            after = record.id;
+            status = carry_one(reply, q, txn, &record);
+        }
+    }
+    bh_arena_fini(&arena);
+    reply->more = status == BH_OK;
+    reply->job = after; /* becomes `after` once this is committed */
+    return status == BH_ENOTFOUND ? BH_OK : status;
+}
+
+static void put_in_force(struct bh_control_reply *reply);
+static void carry_holds(struct bh_control_reply *reply);
+
+static void carried_told(struct daemon_call *call, struct daemon *d)
+{
+    struct bh_control_reply *reply = reply_of(call);
+    (void)d;
+    if (reply->more) {
+        carry_holds(reply);
+    } else {
+        put_in_force(reply);
+    }
+}
+
+static void carried(struct daemon_call *call, struct daemon *d)
+{
+    struct bh_control_reply *reply = reply_of(call);
+    (void)d;
+    if (reply->status != BH_OK) {
+        reply_error(reply, "holds could not be written for their new connectors",
+                    "the running configuration is untouched; see bhctl status, then reload again");
+        return;
+    }
+    reply->after = (uint32_t)reply->job;
+    control_tell(reply, CONTROL_HELD, carried_told);
+}
+
+static void carry_holds(struct bh_control_reply *reply)
+{
+    reply_write(reply, run_carry, carried);
+}
+
+/* ---- a reload ---- */
+
 static void config_changed(struct daemon_call *call, struct daemon *d)
 {
     struct bh_control_reply *reply = reply_of(call);
@@ -332,7 +416,9 @@ static void touched_counted(struct daemon_call *call, struct daemon *d)
     } else if (reply->request.plan) {
         end_reload(reply);
     } else {
-        put_in_force(reply);
+        reply->after = 0;
+        reply->former_config = config_cell_get(&reply->server->daemon->cell);
+        carry_holds(reply);
     }
 }
 

@@ -138,6 +138,7 @@ static void reply_destroy(struct bh_control_reply *reply)
     control_count_fini(reply);
     free(reply->snapshot);
     bh_config_unref(reply->next_config);
+    bh_config_unref(reply->former_config);
     probe_destroy(reply->probe);
     free(reply->out.ptr);
     free(reply);

@@ -138,6 +138,28 @@ enum bh_status bh_queue_rebind(struct bh_queue *q, struct bh_kv_txn *txn, struct
     return status;
 }
 
+enum bh_status bh_queue_carry_hold(struct bh_queue *q, struct bh_kv_txn *txn, uint32_t destination,
+                                   struct bh_slice connector, struct bh_now now, uint32_t *to)
+{
+    struct bh_arena arena;
+    struct bh_destination source;
+    struct bh_destination target;
+    (void)q;
+    *to = 0;
+    bh_arena_init(&arena, WORK_ARENA);
+    enum bh_status status = destination_load(txn, destination, &arena, &source);
+    if (status == BH_OK && source.held && source.hold_until_unix_ms > now.unix_ms) {
+        status = destination_resolve(txn, source.domain, connector, now.unix_ms, &arena, &target);
+        if (status == BH_OK && target.id != source.id) {
+            destination_take_hold(&target, &source, now.unix_ms);
+            status = destination_save(txn, &target, &arena);
+            *to = target.id;
+        }
+    }
+    bh_arena_fini(&arena);
+    return status;
+}
+
 /* ---- marks of a crash ---- */
 
 static enum bh_status mark(struct bh_queue *q, struct bh_kv_txn *txn, const struct bh_entry *was,

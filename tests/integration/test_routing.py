@@ -274,6 +274,29 @@ class Reload(Case):
         self.assertEqual(ids, {m.queue_id for m in new.messages})
         daemon.wait_empty()
 
+    def test_a_hold_goes_along_without_mail(self):
+        """It is the domain's, whatever connector takes it from now on; one of another's condition is not meant."""
+        old, new, news = self.partner(), self.partner(), self.partner()
+        daemon = self.daemon(smarthost("old", old) + "\n" + smarthost("news", news, "senders @lists.us.test"))
+        self.send(daemon, "a@bank.test")
+        self.send(daemon, "b@other.test", sender="news@lists.us.test")
+        old.wait_messages(1)
+        news.wait_messages(1)
+        daemon.wait_empty()
+        daemon.ctl("hold", "--destination", "bank.test", "--reason", "ticket 8812")
+        daemon.ctl("hold", "--connector", "news", "--reason", "a list gone mad")
+        daemon.blocks["connectors"] += "\n" + smarthost("bank", new, domains="bank.test other.test")
+        daemon.write_config()
+        daemon.ctl("reload")
+        self.send(daemon, "c@bank.test")
+        self.send(daemon, "d@other.test")
+        new.wait_messages(1)
+        self.assertEqual(["d@other.test"], new.addresses())
+        (row,) = [row for row in daemon.ctl("queue") if row.get("connector") == "bank" and row["messages"]]
+        self.assertEqual(("bank.test", "held", "ticket 8812"), (row["domain"], row["state"], row["hold_reason"]))
+        daemon.ctl("release", "--destination", "bank.test")
+        new.wait_messages(2)
+
     def test_sighup(self):
         old, new = self.partner(), self.partner()
         daemon = self.daemon(smarthost("out", old))

@@ -418,6 +418,30 @@ static void a_hold_goes_along_with_its_mail(void **state)
     assert_false(destination(w, to.destination).held);
 }
 
+static void a_hold_goes_ahead_of_mail(void **state)
+{
+    struct world *w = *state;
+    const struct bh_queue_key key = put(w, "s@x", "a.test", BH_HINT_ENTRY, T);
+    uint32_t to = 99;
+    assert_int_equal(
+        bh_queue_carry_hold(w->q, w->txn, key.destination, BH_LIT("bank"), fixture_now(T), &to),
+        BH_OK);
+    assert_int_equal(to, 0); /* there is none */
+    change(w, key.destination, BH_SET_HOLD, 0, T);
+    assert_int_equal(
+        bh_queue_carry_hold(w->q, w->txn, key.destination, BH_LIT("default"), fixture_now(T), &to),
+        BH_OK);
+    assert_int_equal(to, 0); /* that is where it is */
+    assert_int_equal(
+        bh_queue_carry_hold(w->q, w->txn, key.destination, BH_LIT("bank"), fixture_now(T), &to),
+        BH_OK);
+    const struct bh_destination d = destination(w, to);
+    assert_true(d.held && d.hold_until_unix_ms == BH_QUEUE_NEVER);
+    assert_true(bh_slice_eq(d.domain, BH_LIT("a.test")));
+    assert_true(bh_slice_eq(d.connector, BH_LIT("bank")));
+    assert_true(destination(w, key.destination).held);
+}
+
 static void notices_follow_notify(void **state)
 {
     struct world *w = *state;
@@ -751,6 +775,7 @@ int main(void)
         TEST(a_hold_or_backoff_decides_the_next_event),
         TEST(history_keeps_the_last_eight),
         TEST(a_hold_goes_along_with_its_mail),
+        TEST(a_hold_goes_ahead_of_mail),
         TEST(notices_follow_notify),
         TEST(a_message_that_kills_twice_is_quarantined),
         TEST(jobs_resume_and_leave_newer_mail_alone),

@@ -206,6 +206,14 @@ BH_MUST_USE enum bh_status bh_queue_rebind(struct bh_queue *q, struct bh_kv_txn 
                                            struct bh_slice connector, struct bh_now now,
                                            struct bh_queue_key *to);
 
+/** What will come in for this destination's domain goes to another connector from now on: if the
+ * destination is held, so is the other, as with bh_queue_rebind; it is created where it is missing.
+ * @param to  receives its id; 0: nothing changed
+ * @return BH_OK or BH_ENOTFOUND (no such destination) */
+BH_MUST_USE enum bh_status bh_queue_carry_hold(struct bh_queue *q, struct bh_kv_txn *txn,
+                                               uint32_t destination, struct bh_slice connector,
+                                               struct bh_now now, uint32_t *to);
+
 /** After a crash: these recipients may have been delivered. mask has bit i % 64 of mask[i / 64] for
  * recipient i. A fresh entry becomes a ready one. With `hold` not empty it is held for that reason.
  * @return BH_OK or BH_ENOTFOUND (nothing changed) */
