@@ -23,6 +23,9 @@ static struct disk {
     size_t cursor_count;
     bool full;
     size_t max;
+    struct {                      /* octets of reports since it is full */
+        size_t kept, open, tried; /* on disk; in the transaction; in the largest that failed */
+    } reports;
     struct bh_kv_txn *late; /* a commit that was said to be done (skip-commit-wait) */
 } d;
 
@@ -60,11 +63,24 @@ static void forget(const struct bh_kv_txn *txn)
     BH_ASSERT(false);
 }
 
+static void end_reports(bool kept)
+{
+    if (kept) {
+        d.reports.kept += d.reports.open;
+    } else if (d.reports.open > d.reports.tried) {
+        d.reports.tried = d.reports.open;
+    }
+    d.reports.open = 0;
+}
+
 static enum bh_status finish_commit(struct bh_kv_txn *txn, bool top)
 {
     memory_foreign_begin();
     const enum bh_status status = d.real->commit(txn);
     forget(txn); /* only now: the process may die in there; its address is all that is looked at */
+    if (top) {
+        end_reports(status == BH_OK);
+    }
     memory_foreign_end();
     if (top && status == BH_OK) {
         memory_foreign_begin();
@@ -109,6 +125,9 @@ static enum bh_status on_commit(struct bh_kv_txn *txn)
 
 static void on_abort(struct bh_kv_txn *txn)
 {
+    if (txn->parent == NULL && txn->mode == BH_KV_WRITE) {
+        end_reports(false);
+    }
     memory_foreign_begin();
     forget(txn);
     d.real->abort(txn);
@@ -222,14 +241,26 @@ void disk_set_full(bool full)
         return;
     }
     d.full = full;
+    d.reports.kept = d.reports.tried = 0;
     const size_t used = bh_kv_memory_bytes(d.kv);
     bh_kv_memory_set_max(d.kv, full ? used + RESERVE + 4096 : d.max);
     sim_trace("the disk is %s", full ? "full" : "roomy again");
 }
 
+void disk_report_written(size_t octets)
+{
+    d.reports.open += d.full ? octets : 0;
+}
+
+bool disk_is_full_of_reports(void)
+{
+    return d.reports.kept + d.reports.tried > RESERVE / 2;
+}
+
 void disk_process_died(void)
 {
     d.late = NULL;
+    d.reports.open = 0;
     bh_kv_memory_crash(d.kv);
     while (d.cursor_count > 0) {
         d.real->cursor_close(d.cursors[--d.cursor_count]);

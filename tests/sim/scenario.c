@@ -273,7 +273,11 @@ enum bh_status __wrap_bh_dsn_write(const struct bh_dsn *dsn, struct bh_dsn_sink 
         s.reports_failed += dsn->recipients[i].action == BH_DSN_FAILED ? 1 : 0;
         s.reports_delayed += dsn->recipients[i].action == BH_DSN_DELAYED ? 1 : 0;
     }
-    return __real_bh_dsn_write(dsn, sink, written);
+    const enum bh_status status = __real_bh_dsn_write(dsn, sink, written);
+    if (status == BH_OK && written != NULL) {
+        disk_report_written((size_t)written->size);
+    }
+    return status;
 }
 
 void scenario_talks(const struct host *host, uint32_t connections)

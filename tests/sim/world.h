@@ -156,6 +156,11 @@ void disk_process_died(void);
 struct bh_kv *disk_kv(void);
 void disk_set_full(bool full);
 void disk_set_max(size_t max);
+/** The daemon has written a report into the transaction that is open. */
+void disk_report_written(size_t octets);
+/** Reports alone may have used up what a full disk reserves: it is small here, as the disk is, and
+ * a report returns up to 50 KB. */
+bool disk_is_full_of_reports(void);
 
 /* ---- the model (model.c) ---- */
 
