@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -251,6 +252,42 @@ static void a_full_disk_loses_no_record(void **state)
     bh_audit_fini(&audit);
 }
 
+/* Of the whole process. */
+static unsigned long long writes_so_far(void)
+{
+    unsigned long long count = 0;
+    char line[128];
+    FILE *io = fopen("/proc/self/io", "r");
+    assert_non_null(io);
+    while (fgets(line, sizeof(line), io) != NULL) {
+        if (strncmp(line, "syscw: ", 7) == 0) {
+            count = strtoull(line + 7, NULL, 10);
+        }
+    }
+    fclose(io);
+    return count;
+}
+
+/* A system call for each line cost the CPU of a tenth of a message. */
+static void lines_are_written_together(void **state)
+{
+    struct fixture *f = *state;
+    struct bh_audit audit;
+    struct event_log *log = start(f);
+    const unsigned long long before = writes_so_far();
+    for (uint64_t i = 1; i <= 5000; i++) {
+        attempt(log, i);
+        deliver(log, i);
+    }
+    event_log_destroy(log);
+    assert_in_range(writes_so_far() - before, 1, 2000);
+    read_log(f, 0, &audit);
+    assert_true(audit.breaks == 0 && audit.lost == 0 && audit.dropped == 0);
+    assert_int_equal(audit.first->delivered, 5000);
+    bh_audit_fini(&audit);
+    assert_int_equal(read_log(f, 4711, &audit), 2); /* by the index */
+}
+
 static void no_folder_is_no_log(void **state)
 {
     struct event_log *log = NULL;
@@ -273,6 +310,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_torn_line_is_marked, setup, teardown),
         cmocka_unit_test_setup_teardown(old_segments_go, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_loses_no_record, setup, teardown),
+        cmocka_unit_test_setup_teardown(lines_are_written_together, setup, teardown),
         cmocka_unit_test(no_folder_is_no_log),
     };
     return cmocka_run_group_tests_name("event_log", tests, NULL, NULL);
