@@ -594,6 +594,7 @@ void outgoing_on_idle(struct engine *e, struct worker_session *s)
     if (is_clear_fallback(s)) {
         outgoing_close(e, s->id);
     } else {
+        bh_sched_session_took(e->sched, s->id, s->took_ms);
         bh_sched_session_idle(e->sched, s->id, engine_now(e));
     }
 }

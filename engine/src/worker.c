@@ -195,6 +195,8 @@ static void on_idle(void *ctx, struct bh_delivery *d)
     (void)d;
     BH_ASSERT(s->given == 0);
     if (s->lease != NULL) {
+        const uint64_t from_ms = s->given_ms > s->ready_ms ? s->given_ms : s->ready_ms;
+        s->took_ms = uv_now(&s->worker->loop) - from_ms;
         s->lease = NULL;
         bh_mailbox_post_always(s->worker->options.engine, &s->idle);
     }
@@ -457,6 +459,8 @@ static void give_lease(struct worker *w, struct lease *lease)
     if (s->delivery != NULL) {
         s->lease = lease;
         s->given = (uint32_t)count;
+        s->given_ms = uv_now(&w->loop);
+        s->took_ms = UINT64_MAX; /* unless it answers */
         if (bh_delivery_give(s->delivery, txns, count) == BH_OK) {
             return;
         }

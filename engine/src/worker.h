@@ -55,11 +55,15 @@ struct worker_session {
     struct lease *lease;          /* given */
     uint32_t given;               /* items not decided */
     uint64_t ready_ms, done_ms;   /* monotonic: when it was ready; when the last item was done */
+    uint64_t given_ms;            /* ... and when it was given its lease */
     bool setup_told;              /* who waited for the connection was told how long */
 
     /* Told with `ready`. */
     uint32_t target;
     uint64_t connect_ms, tls_ms;
+
+    /* Told with `idle`. */
+    uint64_t took_ms; /* from its lease, or from when it was ready, to the last answer */
 
     /* Told with `closed`. */
     bool failed; /* outcome says how */

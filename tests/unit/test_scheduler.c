@@ -280,6 +280,70 @@ static void sessions_share_what_waits(void **unused)
 
 /* A destination that may not have another session is passed over; the failure of the session is not
  * held against those whose mail was not touched by it. */
+/* So many messages for two idle sessions to one host, whose leases take so long. */
+static void deliver_in(struct rig *r, uint32_t messages, uint64_t took_ms)
+{
+    struct bh_sched_action leases[2];
+    uint32_t count = 0;
+    fresh(r, 1, messages);
+    while (bh_sched_next(r->s, &r->a)) {
+        assert_int_equal(r->a.kind, BH_SCHED_LEASE);
+        leases[count++] = r->a;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        for (uint32_t k = 0; k < leases[i].count; k++) {
+            bh_sched_item_done(r->s, leases[i].items[k], BH_SIGNAL_SUCCESS, 0, NULL, r->now);
+        }
+        bh_sched_session_took(r->s, leases[i].session, took_ms);
+        bh_sched_session_idle(r->s, leases[i].session, r->now);
+    }
+    nothing(r);
+}
+
+static void quick_partners_take_several_at_once(void **unused)
+{
+    (void)unused;
+    struct rig r = rig();
+    r.policy.per_destination_start = 2;
+    r.policy.per_destination_max = 2;
+    start(&r, 1, 2, "a", 1);
+    assert_int_equal(opens(&r), 2);
+    ready(&r, r.a.session, 1);
+    expect(&r, BH_SCHED_LEASE, 1);
+    assert_int_equal(r.a.count, 1);
+    const uint32_t other = r.a.session - 1;
+    delivered(&r);
+    expect(&r, BH_SCHED_LEASE, 1); /* the second: the other session is not ready yet */
+    delivered(&r);
+    ready(&r, other, 1);
+    nothing(&r);
+    for (int i = 0; i < 10; i++) {
+        deliver_in(&r, 2, 40); /* far, or slow: both work at the same time */
+        fresh(&r, 1, 2);
+        expect(&r, BH_SCHED_LEASE, 1);
+        assert_int_equal(r.a.count, 1);
+        delivered(&r);
+        expect(&r, BH_SCHED_LEASE, 1);
+        delivered(&r);
+        nothing(&r);
+    }
+    for (int i = 0; i < 10; i++) {
+        deliver_in(&r, 4, 2);
+    }
+    fresh(&r, 1, 4); /* what comes together goes together */
+    expect(&r, BH_SCHED_LEASE, 1);
+    assert_int_equal(r.a.count, 4);
+    delivered(&r);
+    nothing(&r);
+    for (int i = 0; i < 3; i++) {
+        deliver_in(&r, 2, 40);
+    }
+    fresh(&r, 1, 2);
+    expect(&r, BH_SCHED_LEASE, 1);
+    assert_int_equal(r.a.count, 1);
+    bh_sched_destroy(r.s);
+}
+
 static void a_lease_respects_each_destination(void **unused)
 {
     (void)unused;
@@ -571,6 +635,7 @@ int main(void)
         cmocka_unit_test(destinations_take_turns),
         cmocka_unit_test(one_lease_for_several_destinations),
         cmocka_unit_test(sessions_share_what_waits),
+        cmocka_unit_test(quick_partners_take_several_at_once),
         cmocka_unit_test(a_lease_respects_each_destination),
         cmocka_unit_test(window_begins_small_and_ramps),
         cmocka_unit_test(ended_while_working_halves_the_window),

@@ -13,6 +13,7 @@ struct bh_sched *bh_sched_create(const struct bh_sched_params *params)
     }
     s->params = *params;
     s->tick_ms = UINT64_MAX;
+    s->due_last = &s->due_first;
     bh_rng_seed(&s->rng, params->seed);
     return s;
 }
@@ -104,6 +105,8 @@ void sched_unemit(struct bh_sched *s)
 
 bool bh_sched_next(struct bh_sched *s, struct bh_sched_action *action)
 {
+    while (s->action_count == 0 && site_step_due(s)) {
+    }
     if (s->action_count == 0) {
         return false;
     }

@@ -149,7 +149,7 @@ static void step_runnable(struct bh_sched *s, struct dest *d)
         if (!d->in_turn && d->items > 0) {
             site_turn_add(d->site, d);
         }
-        site_step(s, d->site);
+        site_step_soon(s, d->site);
     }
 }
 

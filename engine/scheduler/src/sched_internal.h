@@ -13,6 +13,8 @@
 #define TICK_MS 1000             /* while any site is blocked; what came to nothing waits as long */
 #define FALSE_STARTS_MAX 8       /* sessions in a row that end well before they are ready */
 #define YIELD_MS 10000           /* a session this old ends early for a site that has none */
+#define QUICK_MS 5               /* a lease that took no longer was quick */
+#define TOGETHER_MAX 16          /* items of a lease while other sessions are idle */
 
 struct site;
 
@@ -74,7 +76,8 @@ struct session {
     struct connector *connector;
     uint64_t opened_ms;
     uint32_t messages;
-    uint32_t leased; /* items not answered yet */
+    uint32_t leased;      /* items not answered yet */
+    uint32_t lease_items; /* that its last lease had */
     bool unproven;
     bool delivered; /* ever */
     bool detour;    /* opened for what other hosts can't take, and for nothing else */
@@ -109,7 +112,10 @@ struct site {
     uint32_t false_starts;     /* sessions that ended well without getting ready, in a row */
     uint64_t rest_until_ms;    /* its last session came to nothing: no other is opened until then */
     bool yielded;              /* it gave up a session for another: it waits behind that one */
-    bool blocked;              /* met a shared limit; in the list of those */
+    uint32_t together;         /* items that one session gets though others are idle; at least 1 */
+    bool due;                  /* to be stepped before the next action is pulled */
+    struct site *due_next;
+    bool blocked; /* met a shared limit; in the list of those */
     struct site *blocked_next;
     bool rate_waiting; /* in the list of a connector */
     struct site *rate_next;
@@ -178,6 +184,7 @@ struct bh_sched {
     struct bh_now now; /* of the event being handled */
     struct bh_map dests, sites, hosts, connectors, sessions, known;
     struct bh_heap dest_timers, session_timers, connector_timers, host_timers;
+    struct site *due_first, **due_last;
     struct site *blocked_first, *blocked_last;
     uint64_t tick_ms; /* next look at blocked sites; UINT64_MAX: none */
     uint32_t next_session;
@@ -278,6 +285,11 @@ void site_turn_add(struct site *site, struct dest *d);
 void site_turn_remove(struct site *site, struct dest *d);
 /** Free it if nothing uses it. */
 void site_release(struct bh_sched *s, struct site *site);
+/** Step it once before the next action is pulled: events that come together cost one step, and
+ * what came with them can go out together. */
+void site_step_soon(struct bh_sched *s, struct site *site);
+/** ... now. @return false: none is due */
+bool site_step_due(struct bh_sched *s);
 /** Let it wait for a shared limit; the tick and every session that ends look at it again. */
 void site_block(struct bh_sched *s, struct site *site);
 void site_step_blocked(struct bh_sched *s, unsigned steps);

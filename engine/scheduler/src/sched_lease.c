@@ -58,7 +58,8 @@ static void rate_spend(const struct bh_sched *s, const struct dest *d, uint32_t 
 }
 
 /* How many items the next lease of this destination should hold: enough to spare hops, few enough
- * that the other sessions it can hope for find work too. */
+ * that the other sessions it can hope for find work too; but where hosts are quick, a lease of one
+ * message would cost more than the message (session_took). */
 static uint32_t lease_share(const struct dest *d)
 {
     const uint32_t busy = d->sessions - d->opening;
@@ -67,7 +68,8 @@ static uint32_t lease_share(const struct dest *d)
     if (sessions > fair) {
         sessions = fair > 0 ? fair : 1;
     }
-    return (d->items + sessions - 1) / sessions;
+    const uint32_t share = (d->items + sessions - 1) / sessions;
+    return share > d->site->together ? share : d->site->together;
 }
 
 /* ... and no more than this session may carry. */
@@ -168,6 +170,7 @@ static void fill_up(struct bh_sched *s, struct site *site, struct session *sessi
                     struct bh_sched_action *action)
 {
     uint32_t want = (site->turn_count + site->session_count) / site->session_count;
+    want = want > site->together ? want : site->together;
     want = want < BH_LEASE_ITEMS_MAX ? want : BH_LEASE_ITEMS_MAX;
     for (uint32_t tries = site->turn_count; tries > 0 && site->turn_first != NULL; tries--) {
         struct dest *d = site->turn_first;
@@ -211,6 +214,7 @@ static bool lease(struct bh_sched *s, struct dest *d, struct session *session, b
         to_the_end(site, d);
         fill_up(s, site, session, bytes, action);
     }
+    session->lease_items = action->count;
     return true;
 }
 

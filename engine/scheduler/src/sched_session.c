@@ -271,6 +271,23 @@ static void grow_window(struct bh_sched *s, struct dest *d)
     d->window = window < max ? window : max;
 }
 
+/* A lease costs the hops between threads, whatever it holds, and a write and a read of its socket.
+ * To spread what waits over all idle sessions gains time only where the partner is far, or slow:
+ * there one message at a time is a quick lease at best. */
+void bh_sched_session_took(struct bh_sched *s, uint32_t session_id, uint64_t ms)
+{
+    const struct session *session = session_find(s, session_id);
+    if (session == NULL || session->state != SESSION_BUSY) {
+        return;
+    }
+    struct site *site = session->site;
+    if (ms > QUICK_MS) {
+        site->together = site->together > 1 ? site->together / 2 : 1;
+    } else if (session->lease_items >= site->together && site->together < TOGETHER_MAX) {
+        site->together++;
+    }
+}
+
 void bh_sched_session_idle(struct bh_sched *s, uint32_t session_id, struct bh_now now)
 {
     struct session *session = session_find(s, session_id);

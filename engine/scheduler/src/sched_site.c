@@ -10,7 +10,7 @@
 void site_release(struct bh_sched *s, struct site *site)
 {
     if (site->dests == NULL && site->sessions == NULL && !site->blocked && !site->rate_waiting &&
-        site->pins == 0) {
+        !site->due && site->pins == 0) {
         bh_map_remove(&s->sites, &site->node);
         free(site);
     }
@@ -183,6 +183,7 @@ static struct site *site_get(struct bh_sched *s, struct bh_slice key)
     if (site == NULL) {
         return NULL;
     }
+    site->together = 1;
     memcpy(site->key, key.ptr, key.len);
     site->key_len = key.len;
     site->node.key = bh_slice(site->key, key.len);
@@ -238,6 +239,34 @@ void bh_sched_resolved(struct bh_sched *s, uint32_t destination, struct bh_slice
     site_set_addresses(d->site, addresses, count);
     d->plan_until_ms = now.mono_ms + (ttl_ms > TICK_MS ? ttl_ms : TICK_MS);
     dest_step(s, d);
+}
+
+/* Once for many events */
+
+void site_step_soon(struct bh_sched *s, struct site *site)
+{
+    if (!site->due) {
+        site->due = true;
+        site->due_next = NULL;
+        *s->due_last = site;
+        s->due_last = &site->due_next;
+    }
+}
+
+bool site_step_due(struct bh_sched *s)
+{
+    struct site *site = s->due_first;
+    if (site == NULL) {
+        return false;
+    }
+    s->due_first = site->due_next;
+    if (s->due_first == NULL) {
+        s->due_last = &s->due_first;
+    }
+    site->due = false;
+    site_step(s, site);
+    site_release(s, site);
+    return true;
 }
 
 /* Waiting for what is shared */

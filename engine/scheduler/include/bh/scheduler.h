@@ -278,6 +278,9 @@ void bh_sched_session_closed(struct bh_sched *s, uint32_t session,
                              const struct bh_sched_address *failed, uint32_t failed_count,
                              enum bh_sched_fault fault, const struct bh_outcome *outcome,
                              struct bh_now now);
+/** Told before session_idle: how long the partner took to answer the lease. Of those that answer
+ * within a few milliseconds one session takes several messages, though others are idle. */
+void bh_sched_session_took(struct bh_sched *s, uint32_t session, uint64_t ms);
 /** All that was leased is answered and the session is free again. */
 void bh_sched_session_idle(struct bh_sched *s, uint32_t session, struct bh_now now);
 
