@@ -265,7 +265,11 @@ static enum bh_status run_destinations(struct bh_store_task *task, struct bh_que
     bh_arena_init(&arena, BH_QUEUE_ARENA);
     while (status == BH_OK) {
         bh_arena_reset(&arena);
-        status = bh_queue_next_destination(txn, after, &arena, &record);
+        /* Of one domain there are few, whatever the queue holds. */
+        status =
+            reply->selection.domain.len > 0
+                ? bh_queue_next_destination_of(txn, reply->selection.domain, after, &arena, &record)
+                : bh_queue_next_destination(txn, after, &arena, &record);
         if (status != BH_OK) {
             break;
         }

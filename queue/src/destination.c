@@ -327,3 +327,40 @@ enum bh_status bh_queue_next_destination(struct bh_kv_txn *txn, uint32_t after,
     return key.len == 4 ? destination_load(txn, bh_get_be32(key.ptr), arena, destination)
                         : BH_ECORRUPT;
 }
+
+enum bh_status bh_queue_next_destination_of(struct bh_kv_txn *txn, struct bh_slice domain,
+                                            uint32_t after, struct bh_arena *arena,
+                                            struct bh_destination *destination)
+{
+    if (domain.len > BH_DOMAIN_MAX) {
+        return BH_ENOTFOUND;
+    }
+    struct name_key prefix = key_name(domain, BH_EMPTY);
+    for (size_t i = 0; i < prefix.len; i++) {
+        prefix.octets[i] = bh_lower(prefix.octets[i]);
+    }
+    const struct bh_slice begin = bh_slice(prefix.octets, prefix.len);
+    uint32_t next = 0;
+    struct bh_kv_cursor *cursor;
+    struct bh_slice key;
+    struct bh_slice value;
+    enum bh_status status = bh_kv_cursor_open(txn, BH_KV_DESTINATION_NAME, &cursor);
+    if (status != BH_OK) {
+        return status;
+    }
+    for (status = bh_kv_seek(cursor, begin, &key, &value);
+         status == BH_OK && bh_slice_starts(key, begin);
+         status = bh_kv_next(cursor, &key, &value)) {
+        if (value.len != 4) {
+            status = BH_ECORRUPT;
+            break;
+        }
+        const uint32_t id = bh_get_be32(value.ptr);
+        next = id > after && (next == 0 || id < next) ? id : next;
+    }
+    bh_kv_cursor_close(cursor);
+    if (status != BH_OK && status != BH_ENOTFOUND) {
+        return status;
+    }
+    return next > 0 ? must_exist(destination_load(txn, next, arena, destination)) : BH_ENOTFOUND;
+}

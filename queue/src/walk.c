@@ -180,8 +180,17 @@ static enum bh_status next_entry(struct walk *w, struct bh_kv_txn *txn, size_t *
             return BH_ENOTFOUND;
         }
         from = (struct bh_queue_key){.destination = found.destination + 1};
+        if (w->selection->domain.len > 0) { /* all others are passed by at once */
+            struct bh_destination next;
+            status = bh_queue_next_destination_of(txn, w->selection->domain, found.destination,
+                                                  &w->arena, &next);
+            if (status != BH_OK) {
+                return status;
+            }
+            from.destination = next.id;
+        }
         w->at = (struct bh_queue_key){
-            .destination = found.destination, .id = UINT64_MAX, .part = UINT16_MAX - 1};
+            .destination = from.destination - 1, .id = UINT64_MAX, .part = UINT16_MAX - 1};
         if (*rows == 0) {
             return BH_MORE;
         }

@@ -759,6 +759,52 @@ static void ages_are_counted_over_any_spread(void **state)
     assert_int_equal(ages[0] + ages[1] + ages[2] + ages[3] + ages[4], 100);
 }
 
+static bool count_found(void *ctx, const struct bh_message *message, const struct bh_entry *entry)
+{
+    unsigned *count = ctx;
+    (void)message;
+    (void)entry;
+    (*count)++;
+    return true;
+}
+
+/* What is asked of one destination costs nothing for the others: a flush, a list, a job. */
+static void one_domain_is_found_without_the_others(void **state)
+{
+    struct world *w = *state;
+    char name[32];
+    uint32_t id = 0;
+    const struct bh_queue_key a = put(w, "s@x", "bank.test", BH_HINT_ENTRY, T);
+    for (int i = 0; i < 200; i++) {
+        snprintf(name, sizeof(name), "d%d.test", i);
+        put(w, "s@x", name, BH_HINT_ENTRY, T);
+    }
+    assert_int_equal(bh_queue_destination_for(w->q, w->txn, BH_LIT("bank.test"), BH_LIT("other"),
+                                              fixture_now(T), &id),
+                     BH_OK);
+    put(w, "s@x", "bank.tes", BH_HINT_ENTRY, T);
+    const struct bh_queue_key last = put(w, "s@x", "d77.test", BH_HINT_ENTRY, T);
+
+    struct bh_destination d;
+    const struct bh_slice bank = BH_LIT("Bank.TEST");
+    assert_int_equal(bh_queue_next_destination_of(w->txn, bank, 0, &w->arena, &d), BH_OK);
+    assert_int_equal(d.id, a.destination);
+    assert_int_equal(bh_queue_next_destination_of(w->txn, bank, d.id, &w->arena, &d), BH_OK);
+    assert_int_equal(d.id, id);
+    assert_int_equal(bh_queue_next_destination_of(w->txn, bank, d.id, &w->arena, &d), BH_ENOTFOUND);
+    assert_int_equal(bh_queue_next_destination_of(w->txn, BH_LIT("test"), 0, &w->arena, &d),
+                     BH_ENOTFOUND);
+
+    struct bh_selection selection;
+    struct bh_select_cursor cursor = {0};
+    unsigned found = 0;
+    bh_selection_init(&selection);
+    selection.domain = BH_LIT("d77.test");
+    assert_int_equal(bh_queue_select(w->txn, &selection, &cursor, 10, count_found, &found), BH_OK);
+    assert_int_equal(found, 2);
+    assert_true(last.destination > a.destination);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -785,6 +831,7 @@ int main(void)
         TEST(a_newer_hold_or_flush_stays),
         TEST(empty_destinations_go_after_a_day),
         TEST(ages_are_counted_over_any_spread),
+        TEST(one_domain_is_found_without_the_others),
     };
     return cmocka_run_group_tests_name("queue", tests, NULL, NULL);
 }

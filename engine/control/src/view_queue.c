@@ -466,11 +466,14 @@ static bool wants_attention(const struct bh_view *v, const struct bh_destination
 static enum bh_status walk(struct bh_view *v, struct bh_kv_txn *txn,
                            void (*each)(struct bh_view *v, const struct bh_destination *d))
 {
+    const struct bh_slice domain = v->request.selection.domain;
     for (size_t i = 0; i < BH_VIEW_ROWS; i++) {
         struct bh_destination d;
         bh_arena_reset(&v->scratch);
         const enum bh_status status =
-            bh_queue_next_destination(txn, v->destination_cursor, &v->scratch, &d);
+            domain.len > 0
+                ? bh_queue_next_destination_of(txn, domain, v->destination_cursor, &v->scratch, &d)
+                : bh_queue_next_destination(txn, v->destination_cursor, &v->scratch, &d);
         if (status == BH_ENOTFOUND) {
             return BH_OK;
         }

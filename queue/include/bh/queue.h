@@ -511,6 +511,12 @@ BH_MUST_USE enum bh_status bh_queue_list_entries(struct bh_kv_txn *txn, uint32_t
 BH_MUST_USE enum bh_status bh_queue_next_destination(struct bh_kv_txn *txn, uint32_t after,
                                                      struct bh_arena *arena,
                                                      struct bh_destination *destination);
+/** The same among those of one domain (written in any case). Costs what the domain has connectors,
+ * not what the queue has destinations. */
+BH_MUST_USE enum bh_status bh_queue_next_destination_of(struct bh_kv_txn *txn,
+                                                        struct bh_slice domain, uint32_t after,
+                                                        struct bh_arena *arena,
+                                                        struct bh_destination *destination);
 /** Entries matching a selection, fresh lane first, in bounded slices: for lists and dry runs.
  * Zero *cursor begins. Calls `found` for each match; `found` may return false to stop after it.
  * @return BH_OK at the end, BH_MORE */
