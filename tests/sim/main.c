@@ -41,7 +41,7 @@ int main(int argc, char **argv)
         {"mutate", required_argument, NULL, 'm'}, {"mutations", no_argument, NULL, 'l'},
         {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
     uint64_t first = 0, count = 1;
-    double limit = 0;
+    double limit = -1; /* none */
     bool find = false;
     const char *config = NULL;
     const char *scenario = NULL;
@@ -107,7 +107,7 @@ int main(int argc, char **argv)
     const double begin = seconds();
     uint64_t ran = 0, failed = 0;
     for (uint64_t i = 0;
-         i < count && !(find && failed > 0) && (limit <= 0 || seconds() - begin < limit); i++) {
+         i < count && !(find && failed > 0) && (limit < 0 || seconds() - begin < limit); i++) {
         const uint64_t seed = first + i;
         ran++;
         if (!world_run(seed)) {
