@@ -5,6 +5,7 @@
 
 #include "bh/assert.h"
 #include "partner_tls.h"
+#include "published.h"
 #include "world.h"
 
 static uint32_t pick(uint32_t low, uint32_t high)
@@ -38,6 +39,26 @@ static void make_times(struct conf *c)
     c->warn_s = c->expire_s > 7200 ? pick(300, 14400) : pick_warning(c->expire_s);
 }
 
+/* Modes that ask what is published. */
+static void ask_published(struct conf *c, unsigned domain)
+{
+    c->domains[domain].tls = published_pick_mode();
+    if (!c->trusted) {
+        c->domains[domain].tls = BH_TLS_AUTO;
+    }
+    c->domains[domain].fallback_encrypt = sim_chance(CHANCE_PUBLISHED, 300);
+}
+
+static void make_published(struct conf *c)
+{
+    c->trusted = sim_chance(CHANCE_PUBLISHED, 850);
+    for (unsigned i = 0; i < DOMAINS_MAX; i++) {
+        if (i != DOMAIN_SENDERS && sim_chance(CHANCE_PUBLISHED, 700)) {
+            ask_published(c, i);
+        }
+    }
+}
+
 void conf_make(struct conf *c)
 {
     *c = (struct conf){0};
@@ -64,6 +85,9 @@ void conf_make(struct conf *c)
     c->uncertain_hold = sim_chance(CHANCE_WORLD, 200);
     c->fresh_window = pick(1, 4) > 1 ? 1000 : pick(1, 5);
     c->workers = pick(1, 3);
+    if (world.has.published) {
+        make_published(c);
+    }
 }
 
 void conf_change(struct conf *c)
@@ -75,6 +99,9 @@ void conf_change(struct conf *c)
     case 1:
     case 2:
         c->domains[domain].tls = pick_tls();
+        if (world.has.published && sim_chance(CHANCE_PUBLISHED, 700)) {
+            ask_published(c, domain);
+        }
         break;
     case 3:
         c->per_host = pick(1, 6);
@@ -111,6 +138,9 @@ void conf_heal(struct conf *c)
     for (unsigned i = 0; i < DOMAINS_MAX; i++) {
         c->domains[i].held = false;
         c->domains[i].forbidden = false;
+        if (c->domains[i].tls == BH_TLS_DANE_ONLY) {
+            c->domains[i].tls = BH_TLS_DANE; /* there may be nothing that it can be met by */
+        }
     }
 }
 
@@ -138,6 +168,10 @@ static void write_tls(FILE *out, const struct conf *c, unsigned domain)
             }
         }
         fputs(" }", out);
+    } else if (mode == BH_TLS_AUTO && world.has.published && partner_tls_ca_file() != NULL) {
+        fprintf(out, " tls auto { ca-file %s }", partner_tls_ca_file());
+    } else if (mode == BH_TLS_DANE && c->domains[domain].fallback_encrypt) {
+        fputs(" tls dane { fallback-mode encrypt }", out);
     } else {
         fprintf(out, " tls %s", bh_tls_mode_name(mode));
     }

@@ -65,6 +65,8 @@ enum sim_chance {
     CHANCE_DNS,
     CHANCE_OPERATOR,
     CHANCE_DAEMON,
+    CHANCE_WIDER, /* what a world has beside the plain */
+    CHANCE_PUBLISHED,
     CHANCE_COUNT
 };
 struct bh_rng *sim_rng(enum sim_chance which);

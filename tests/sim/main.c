@@ -14,13 +14,15 @@ static void usage(FILE *out)
 {
     fputs(
         "usage: bh-sim [--seed N] [--seeds N] [--first N] [--seconds N] [--trace] [--mutate NAME]\n"
+        "              [--with NAME]\n"
         "  --seed N      run one seed\n"
         "  --seeds N     run N seeds, from --first on\n"
         "  --first N     the first one; without it a fresh one\n"
         "  --seconds N   stop after that many seconds\n"
         "  --trace       tell everything\n"
         "  --mutate NAME with a bug on purpose\n"
-        "  --mutations   list them\n",
+        "  --mutations   list them\n"
+        "  --with NAME   only seeds whose world has it: published\n",
         out);
 }
 
@@ -33,18 +35,26 @@ static double seconds(void)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"seed", required_argument, NULL, 's'},   {"seeds", required_argument, NULL, 'n'},
-        {"first", required_argument, NULL, 'f'},  {"seconds", required_argument, NULL, 't'},
-        {"config", required_argument, NULL, 'c'}, {"scenario", required_argument, NULL, 'S'},
-        {"trace", no_argument, NULL, 'v'},        {"find", no_argument, NULL, 'F'},
-        {"mutate", required_argument, NULL, 'm'}, {"mutations", no_argument, NULL, 'l'},
-        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"seed", required_argument, NULL, 's'},
+                                            {"seeds", required_argument, NULL, 'n'},
+                                            {"first", required_argument, NULL, 'f'},
+                                            {"seconds", required_argument, NULL, 't'},
+                                            {"config", required_argument, NULL, 'c'},
+                                            {"scenario", required_argument, NULL, 'S'},
+                                            {"trace", no_argument, NULL, 'v'},
+                                            {"find", no_argument, NULL, 'F'},
+                                            {"mutate", required_argument, NULL, 'm'},
+                                            {"mutations", no_argument, NULL, 'l'},
+                                            {"with", required_argument, NULL, 'w'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
     uint64_t first = 0, count = 1;
     double limit = -1; /* none */
     bool find = false;
     const char *config = NULL;
     const char *scenario = NULL;
+    const char *with = NULL;
+    bool known = true;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (c) {
         case 's':
@@ -69,6 +79,9 @@ int main(int argc, char **argv)
             break;
         case 'S':
             scenario = optarg;
+            break;
+        case 'w':
+            with = optarg;
             break;
         case 'F':
             find = true;
@@ -109,6 +122,13 @@ int main(int argc, char **argv)
     for (uint64_t i = 0;
          i < count && !(find && failed > 0) && (limit < 0 || seconds() - begin < limit); i++) {
         const uint64_t seed = first + i;
+        if (with != NULL && !world_has(seed, with, &known)) {
+            if (!known) {
+                fprintf(stdout, "bh-sim: no world has '%s'\n", with);
+                return 2;
+            }
+            continue;
+        }
         ran++;
         if (!world_run(seed)) {
             failed++;

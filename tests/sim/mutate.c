@@ -2,11 +2,14 @@
 
 #include <string.h>
 
+#include "bh/dane.h"
+#include "bh/dns_message.h"
 #include "bh/dsn.h"
 #include "bh/inflight.h"
 #include "bh/outcome_policy.h"
 #include "bh/queue.h"
 #include "bh/scheduler.h"
+#include "bh/sts_cache.h"
 #include "bh/tls.h"
 #include "bh/tls_plan.h"
 #include "core.h"
@@ -48,6 +51,14 @@ static const struct {
                               "clear text is granted where the demand wants TLS, and used"},
     [MUTATE_SKIPPED_AT_ONCE] = {"skipped-at-once",
                                 "what a bulk job means is looked for again without a pause"},
+    [MUTATE_DANE_MISMATCH] = {"dane-mismatch", "a key that no TLSA record names is accepted"},
+    [MUTATE_DANE_UNUSABLE] = {"dane-unusable", "TLSA records that can't be used count as none"},
+    [MUTATE_BOGUS_IS_NONE] = {"bogus-is-none", "a forged answer for TLSA counts as no records"},
+    [MUTATE_SELF_TEST_UNREAD] = {"self-test-unread", "resolvers are believed that do not validate"},
+    [MUTATE_STS_FORGOTTEN] = {"sts-forgotten",
+                              "an MTA-STS policy is dropped when a newer one can't be fetched"},
+    [MUTATE_STS_HOSTS_UNREAD] = {"sts-hosts-unread",
+                                 "hosts that an MTA-STS policy does not list are used"},
 };
 
 static enum mutation selected;
@@ -315,4 +326,46 @@ BEFORE(bool, bh_clearance_valid,
 {
     return (clearance != NULL && mutated(MUTATE_CLEAR_GRANTED)) ||
            __real_bh_clearance_valid(clearance, connection, generation, digest);
+}
+
+/* ---- what is published ---- */
+
+BEFORE(enum bh_status, bh_dane_read,
+       (const struct bh_tlsa *records, size_t count, struct bh_slice base, struct bh_arena *arena,
+        struct bh_dane *dane))
+{
+    const enum bh_status status = __real_bh_dane_read(records, count, base, arena, dane);
+    if (mutated(MUTATE_DANE_UNUSABLE) && dane->state == BH_DANE_UNUSABLE) {
+        dane->state = BH_DANE_NONE;
+    }
+    return status;
+}
+
+BEFORE(enum bh_status, bh_dns_read_answer,
+       (struct bh_slice octets, struct bh_slice name, uint16_t type, struct bh_arena *arena,
+        struct bh_dns_answer *answer))
+{
+    const enum bh_status status = __real_bh_dns_read_answer(octets, name, type, arena, answer);
+    if (mutated(MUTATE_BOGUS_IS_NONE) && type == BH_DNS_TLSA && answer->status == BH_DNS_BOGUS) {
+        answer->status = BH_DNS_NODATA;
+    }
+    if (mutated(MUTATE_SELF_TEST_UNREAD) && name.len == 0) {
+        answer->secure = true;
+    }
+    return status;
+}
+
+BEFORE(void, bh_sts_entry_on_failure,
+       (struct bh_sts_entry * entry, struct bh_slice why, struct bh_now now))
+{
+    __real_bh_sts_entry_on_failure(entry, why, now);
+    if (mutated(MUTATE_STS_FORGOTTEN)) {
+        entry->has_policy = false;
+        entry->dirty = false;
+    }
+}
+
+BEFORE(bool, bh_sts_policy_matches, (const struct bh_sts_policy *policy, struct bh_slice host))
+{
+    return mutated(MUTATE_STS_HOSTS_UNREAD) || __real_bh_sts_policy_matches(policy, host);
 }

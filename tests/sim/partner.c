@@ -5,6 +5,7 @@
 
 #include "bh/assert.h"
 #include "partner_tls.h"
+#include "published.h"
 #include "scenario.h"
 #include "world.h"
 
@@ -194,19 +195,26 @@ static void think(struct partner *p, uint64_t us)
 
 /* ---- promise 2, seen from here ---- */
 
-static bool is_satisfied(const struct partner *p, enum bh_tls_mode mode)
+static bool is_satisfied(const struct partner *p, const struct conf *conf, unsigned domain)
 {
+    const enum bh_tls_mode mode = conf_tls(conf, domain);
+    const struct seen_link link = {.host = p->host,
+                                   .tls = p->tls,
+                                   .shown = &p->shown,
+                                   .at_us = p->written_us,
+                                   .life = p->life};
     const bool good_name = strcmp(p->shown.name, p->host->name) == 0;
     const bool good_key = memcmp(p->shown.spki, p->host->shown.spki, BH_PIN_LEN) == 0;
     switch (mode) {
     case BH_TLS_OFF:
     case BH_TLS_OPPORTUNISTIC:
-    case BH_TLS_AUTO:
         return true;
     case BH_TLS_ENCRYPT:
+        return p->tls;
     case BH_TLS_DANE:
     case BH_TLS_DANE_ONLY:
-        return p->tls;
+    case BH_TLS_AUTO:
+        return policy_allows(conf, domain, mode, &link);
     case BH_TLS_VERIFY:
         return p->tls && good_name && p->shown.trusted != 0;
     case BH_TLS_PIN:
@@ -222,7 +230,7 @@ static void check_tls(const struct partner *p, const struct recipient *r)
     bool good = false;
     const uint64_t since_us = sim_now_us() - p->written_us + 5 * SIM_MINUTE;
     for (unsigned back = 0; !good && world_conf_within(back, since_us, &conf); back++) {
-        good = is_satisfied(p, conf_tls(conf, r->domain));
+        good = is_satisfied(p, conf, r->domain);
     }
     if (!good) {
         sim_fail("recipient %u is told to %s %s, and its connector demands tls %s", r->number,

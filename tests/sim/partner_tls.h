@@ -16,11 +16,12 @@ struct partner_tls_sink {
 
 enum partner_tls_state { PARTNER_TLS_SHAKING, PARTNER_TLS_UP, PARTNER_TLS_FAILED };
 
-/** The key of a host, into host->shown. */
-void partner_tls_identity(struct host *host);
+/** The hash of a key of a host: each generation has another. */
+void partner_tls_key(const struct host *host, unsigned generation, uint8_t spki[BH_PIN_LEN]);
 /** A file with authorities that a connector with `verify` has to name; NULL: none. */
 const char *partner_tls_ca_file(void);
-/** @param bad  shows a certificate that is not the host's  @param shown  what it shows */
+/** With the host's key of its present generation.
+ * @param bad  shows a certificate that is not the host's  @param shown  what it shows */
 struct partner_tls *partner_tls_create(const struct host *host, bool bad, struct tls_shown *shown);
 void partner_tls_destroy(struct partner_tls *tls);
 enum partner_tls_state partner_tls_hear(struct partner_tls *tls, const char *octets, size_t len,

@@ -9,11 +9,12 @@ struct partner_tls {
     bool up;
 };
 
-void partner_tls_identity(struct host *host)
+void partner_tls_key(const struct host *host, unsigned generation, uint8_t spki[BH_PIN_LEN])
 {
     for (size_t i = 0; i < BH_PIN_LEN; i++) {
-        host->shown.spki[i] = (uint8_t)(host->number * 16 + i);
+        spki[i] = (uint8_t)(host->number * 16 + i);
     }
+    spki[1] ^= (uint8_t)generation;
 }
 
 const char *partner_tls_ca_file(void)

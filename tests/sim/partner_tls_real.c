@@ -10,6 +10,11 @@
 #include "bh/assert.h"
 #include "partner_tls.h"
 
+/* A key of later generations is made when it is needed; from some on they come again. */
+#define GENERATIONS 4
+#define NOBODY (HOSTS_MAX * GENERATIONS)
+#define IDENTITIES (NOBODY + 1)
+
 struct partner_tls {
     struct bh_tls *tls;
 };
@@ -19,7 +24,7 @@ static struct identity {
     struct tls_fixture files;
     struct bh_tls_server_ctx *ctx;
     uint8_t spki[BH_PIN_LEN];
-} identities[HOSTS_MAX + 1]; /* the last is nobody's */
+} identities[IDENTITIES]; /* the last is nobody's */
 static char ca_file[300];
 
 static void read_key(struct identity *id)
@@ -41,7 +46,8 @@ static struct identity *identity_of(unsigned number)
     struct identity *id = &identities[number];
     char name[32];
     if (!id->made) {
-        snprintf(name, sizeof(name), number < HOSTS_MAX ? "mx%u.test" : "other%u.test", number);
+        snprintf(name, sizeof(name), number < NOBODY ? "mx%u.test" : "other%u.test",
+                 number % HOSTS_MAX);
         struct tls_fixture files = {0};
         tls_fixture_make(&files, name);
         id->files = files;
@@ -52,9 +58,14 @@ static struct identity *identity_of(unsigned number)
     return id;
 }
 
-void partner_tls_identity(struct host *host)
+static struct identity *of_host(const struct host *host, unsigned generation)
 {
-    memcpy(host->shown.spki, identity_of(host->number)->spki, BH_PIN_LEN);
+    return identity_of(host->number + generation % GENERATIONS * HOSTS_MAX);
+}
+
+void partner_tls_key(const struct host *host, unsigned generation, uint8_t spki[BH_PIN_LEN])
+{
+    memcpy(spki, of_host(host, generation)->spki, BH_PIN_LEN);
 }
 
 /* All that are some host's, so that a host with another's certificate is told by its name. */
@@ -64,7 +75,7 @@ const char *partner_tls_ca_file(void)
         snprintf(ca_file, sizeof(ca_file), "%s/authorities.pem", world.folder);
         FILE *out = fopen(ca_file, "w");
         BH_ASSERT(out != NULL);
-        for (unsigned i = 0; i < HOSTS_MAX; i++) {
+        for (unsigned i = 0; i < NOBODY; i++) {
             char text[4096];
             FILE *in = fopen(identity_of(i)->files.certificate, "r");
             BH_ASSERT(in != NULL);
@@ -79,7 +90,7 @@ const char *partner_tls_ca_file(void)
 
 struct partner_tls *partner_tls_create(const struct host *host, bool bad, struct tls_shown *shown)
 {
-    const struct identity *id = identity_of(bad ? HOSTS_MAX : host->number);
+    const struct identity *id = bad ? identity_of(NOBODY) : of_host(host, host->generation);
     struct partner_tls *t = sim_alloc(sizeof(*t));
     t->tls = bh_tls_server_create(id->ctx);
     BH_ASSERT(t->tls != NULL);
@@ -149,7 +160,7 @@ void partner_tls_say(struct partner_tls *t, const char *octets, size_t len,
 
 void partner_tls_end(void)
 {
-    for (unsigned i = 0; i <= HOSTS_MAX; i++) {
+    for (unsigned i = 0; i < IDENTITIES; i++) {
         if (identities[i].made) {
             bh_tls_server_ctx_destroy(identities[i].ctx);
             tls_fixture_remove(&identities[i].files);

@@ -9,6 +9,7 @@
 
 #include "bh/assert.h"
 #include "bh/inflight.h"
+#include "published.h"
 #include "world.h"
 
 int bridgehead_main(int argc, char **argv);
@@ -116,6 +117,7 @@ void process_start(void)
     BH_ASSERT(!p.running);
     p = (struct process){.running = true};
     world.life++;
+    world.life_began_us = sim_now_us();
     world.up = true;
     sim_trace("the daemon starts, life %u", world.life);
     trace_configuration();
@@ -127,6 +129,7 @@ static void clean_up(void)
 {
     dns_process_died();
     web_process_died();
+    published_process_died();
     net_process_died();
     fiber_kill_all();
     disk_process_died();

@@ -7,6 +7,7 @@
 #include "bh/assert.h"
 #include "clearance.h"
 #include "core.h"
+#include "mutate.h"
 #include "tls_wire.h"
 
 struct bh_tls_worker {
@@ -248,8 +249,9 @@ static bool meets(const struct bh_tls *t, const struct tls_shown *shown)
         return true;
     case BH_TLS_VERIFY:
         return named && shown->trusted != 0;
-    case BH_TLS_PIN:
     case BH_TLS_DANE:
+        return pinned || mutated(MUTATE_DANE_MISMATCH);
+    case BH_TLS_PIN:
         return pinned;
     case BH_TLS_OFF:
     case BH_TLS_DANE_ONLY:

@@ -1,4 +1,5 @@
 /* The double of the web, for MTA-STS policies. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +18,7 @@ struct sts_fetch {
     sts_fetch_fn *cb;
     void *ctx;
     char body[512], error[64];
+    unsigned token;
 };
 
 static struct sts_fetch *fetches;
@@ -44,6 +46,9 @@ static void run(struct work *work)
     struct sts_fetch *f = (struct sts_fetch *)(void *)work;
     forget(f);
     loop_hold(work->loop, -1);
+    if (f->error[0] == '\0') {
+        world_on_fetched(f->token);
+    }
     f->cb(f->ctx, bh_slice_str(f->body), bh_slice_str(f->error));
     sim_free(f);
 }
@@ -55,8 +60,13 @@ enum bh_status sts_fetch_start(struct sts_fetcher *fetcher, const struct sts_fet
     *f = (struct sts_fetch){
         .work = {.run = run, .loop = fetcher->loop}, .next = fetches, .cb = cb, .ctx = ctx};
     fetches = f;
-    uint64_t delay_us = request->timeout_ms * SIM_MS;
-    world_on_fetch(request->host, f->body, sizeof(f->body), f->error, sizeof(f->error), &delay_us);
+    uint64_t delay_us = 0;
+    f->token = world_on_fetch(request->host, f->body, sizeof(f->body), f->error, sizeof(f->error),
+                              &delay_us);
+    if (delay_us > request->timeout_ms * SIM_MS) {
+        delay_us = request->timeout_ms * SIM_MS;
+        snprintf(f->error, sizeof(f->error), "timeout");
+    }
     loop_hold(fetcher->loop, 1);
     loop_post_after(&f->work, delay_us, &f->timer);
     *fetch = f;

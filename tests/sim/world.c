@@ -12,6 +12,7 @@
 #include "bh/assert.h"
 #include "mutate.h"
 #include "partner_tls.h"
+#include "published.h"
 #include "scenario.h"
 
 #define DRAIN_US (12 * SIM_HOUR)
@@ -100,7 +101,7 @@ static void draw_hosts(void)
         snprintf(h->name, sizeof(h->name), "mx%u.test", i);
         snprintf(h->shown.name, sizeof(h->shown.name), "mx%u.test", i);
         h->shown.trusted = 1;
-        partner_tls_identity(h);
+        partner_tls_key(h, 0, h->shown.spki);
         h->pipelining = sim_chance(CHANCE_WORLD, 700);
         h->chunking = sim_chance(CHANCE_WORLD, 500);
         h->think_us = maybe(400, 100, 300000);
@@ -231,6 +232,9 @@ static void heal(void *ctx)
         world.hosts[i].mood = (struct mood){0};
         world.hosts[i].path.cut_permille = 0;
     }
+    if (world.has.published) {
+        published_heal();
+    }
     operators_heal();
 }
 
@@ -270,6 +274,7 @@ static void host_in_trouble(unsigned host)
 static void name_in_trouble(const char *name)
 {
     unsigned host = 0;
+    name += strncmp(name, "_25._tcp.", 9) == 0 || strncmp(name, "_mta-sts.", 9) == 0 ? 9 : 0;
     struct domain *d = find_domain(name);
     if (d != NULL) {
         d->trouble_us = sim_now_us();
@@ -338,18 +343,12 @@ static void answer_scenario(uint16_t id, const char *name, uint16_t type, struct
     }
 }
 
-bool world_on_query(unsigned server, uint16_t id, const char *name, uint16_t type,
-                    struct dns_build *build, uint64_t *delay_us)
+static bool answer(uint16_t id, const char *name, uint16_t type, struct dns_build *build,
+                   uint64_t *delay_us, bool *leads)
 {
     const struct settings *s = &world.set;
     const struct domain *d = find_domain(name);
     unsigned host = 0;
-    (void)server;
-    if (scenario_on()) {
-        *delay_us = 5 * SIM_MS;
-        answer_scenario(id, name, type, build);
-        return true;
-    }
     if (world.faults && sim_chance(CHANCE_DNS, s->dns_silent)) {
         name_in_trouble(name);
         return false;
@@ -363,6 +362,13 @@ bool world_on_query(unsigned server, uint16_t id, const char *name, uint16_t typ
         dns_build_start(build, id, 0x0182, name, type);
         return true;
     }
+    if (published_bogus(id, name, type, build)) {
+        name_in_trouble(name);
+        return true;
+    }
+    if (world.has.published && published_answer(id, name, type, build, leads)) {
+        return true;
+    }
     const bool is_host = sscanf(name, "mx%u.test", &host) == 1 && host < s->hosts;
     const bool known = d != NULL || is_host || name[0] == '\0';
     if (!known || (d != NULL && world.faults && sim_chance(CHANCE_DNS, s->dns_nxdomain))) {
@@ -374,7 +380,7 @@ bool world_on_query(unsigned server, uint16_t id, const char *name, uint16_t typ
         dns_build_text(build, DNS_AUTHORITY, "test", BH_DNS_SOA, 30, "30");
         return true;
     }
-    dns_build_start(build, id, 0x0180, name, type);
+    dns_build_start(build, id, 0x0180 | published_ad(name), name, type);
     if (d != NULL && type == BH_DNS_MX) {
         put_mx(build, d);
     } else if (is_host && type == BH_DNS_A) {
@@ -388,14 +394,40 @@ bool world_on_query(unsigned server, uint16_t id, const char *name, uint16_t typ
     return true;
 }
 
-void world_on_fetch(const char *host, char *body, size_t body_cap, char *error, size_t error_cap,
-                    uint64_t *delay_us)
+bool world_on_query(unsigned server, uint16_t id, const char *name, uint16_t type,
+                    struct dns_build *build, uint64_t *delay_us)
 {
-    (void)host;
-    (void)body;
-    (void)body_cap;
+    bool leads = false;
+    (void)server;
+    if (scenario_on()) {
+        *delay_us = 5 * SIM_MS;
+        answer_scenario(id, name, type, build);
+        return true;
+    }
+    const bool answered = answer(id, name, type, build, delay_us, &leads);
+    sim_trace("  asked for %s, type %u%s", name, (unsigned)type, answered ? "" : ": silence");
+    if (world.has.published) {
+        published_asked(name, type, leads);
+    }
+    return answered;
+}
+
+unsigned world_on_fetch(const char *host, char *body, size_t body_cap, char *error,
+                        size_t error_cap, uint64_t *delay_us)
+{
+    if (world.has.published) {
+        return published_fetch(host, body, body_cap, error, error_cap, delay_us);
+    }
     *delay_us = 100 * SIM_MS;
     snprintf(error, error_cap, "no such file");
+    return 0;
+}
+
+void world_on_fetched(unsigned token)
+{
+    if (world.has.published) {
+        published_fetched(token);
+    }
 }
 
 /* ---- what it hears ---- */
@@ -519,12 +551,24 @@ void world_blank(uint64_t seed)
     world.begin_us = sim_now_us();
 }
 
+/* From a stream of its own, so that what a plain world is does not change with this. */
+static void draw_wider(void)
+{
+    struct wider *w = &world.has;
+    *w = (struct wider){.published = sim_chance(CHANCE_WIDER, 300)};
+    if (world.set.sick_only) {
+        *w = (struct wider){0};
+    }
+    published_draw();
+}
+
 static void draw(uint64_t seed)
 {
     world_blank(seed);
     draw_settings();
     draw_hosts();
     draw_domains();
+    draw_wider();
     fiber_set_preempt(maybe(500, 1, 200));
     conf_make(&world.confs[0]);
     world.confs[0].from_us = sim_now_us();
@@ -539,6 +583,9 @@ static void set_off(void)
     process_start();
     senders_start();
     operators_start();
+    if (world.has.published) {
+        published_start();
+    }
     plan(world.set.crash_per_hour, crash);
     plan(world.set.cut_per_hour, cut);
     if (world.set.disk_full_permille > 0) {
@@ -648,6 +695,23 @@ static uint64_t run_all(void)
     go();
     end_in_order();
     return 0;
+}
+
+bool world_has(uint64_t seed, const char *what, bool *known)
+{
+    draw(seed);
+    const struct {
+        const char *name;
+        bool has;
+    } all[] = {{"published", world.has.published}};
+    bool has = false;
+    *known = false;
+    for (size_t i = 0; i < BH_COUNT(all); i++) {
+        *known = *known || strcmp(all[i].name, what) == 0;
+        has = has || (all[i].has && strcmp(all[i].name, what) == 0);
+    }
+    world_clean();
+    return has;
 }
 
 bool world_run(uint64_t seed)

@@ -17,6 +17,7 @@
 
 struct conf_domain {
     enum bh_tls_mode tls;
+    bool fallback_encrypt; /* of mode dane */
     bool own_connector;
     bool held;
     bool forbidden; /* all its hosts, by mistake */
@@ -66,11 +67,17 @@ struct settings {
     bool check_every; /* the whole store is checked at every commit */
 };
 
+/* What a world has beside the plain, each in some seeds only, so that plain ones stay frequent. */
+struct wider {
+    bool published; /* signed zones, TLSA records, MTA-STS policies: published.h */
+};
+
 struct host {
     unsigned number;
     char name[64];
     struct bh_ip ip;
     struct tls_shown shown;
+    unsigned generation; /* of its key */
     struct mood mood;
     bool pipelining, chunking;
     uint64_t think_us;
@@ -87,6 +94,7 @@ struct domain {
 
 struct world {
     struct settings set;
+    struct wider has;
     struct host hosts[HOSTS_MAX];
     struct domain domains[DOMAINS_MAX];
     struct conf confs[CONFIGS_MAX];
@@ -94,7 +102,8 @@ struct world {
     char folder[256], conf_path[300];
     bool faults; /* on */
     uint64_t begin_us;
-    unsigned life;            /* of the daemon's process */
+    unsigned life; /* of the daemon's process */
+    uint64_t life_began_us;
     unsigned power_lost_life; /* the last life that ended by power loss */
     bool clock_stepped;
     bool up;    /* the process runs */
@@ -110,6 +119,9 @@ extern struct world world;
 void world_end(void);
 void say_reset(void);
 
+/** Does the world of a seed have this beside the plain ("published")? @param known  is there such a
+ * thing? */
+bool world_has(uint64_t seed, const char *what, bool *known);
 /** Run one seed to its end. @return true: no promise was broken */
 bool world_run(uint64_t seed);
 /** Leave the run: never returns. */
@@ -127,8 +139,10 @@ void world_on_event(const char *line);
 struct dns_build;
 bool world_on_query(unsigned server, uint16_t id, const char *name, uint16_t type,
                     struct dns_build *build, uint64_t *delay_us);
-void world_on_fetch(const char *host, char *body, size_t body_cap, char *error, size_t error_cap,
-                    uint64_t *delay_us);
+/** A policy is asked for. @return what world_on_fetched is to be told when the answer arrives */
+unsigned world_on_fetch(const char *host, char *body, size_t body_cap, char *error,
+                        size_t error_cap, uint64_t *delay_us);
+void world_on_fetched(unsigned token);
 /** The conf in force now; and a walk back over those in force within the last `since_us`. */
 const struct conf *world_conf(void);
 bool world_conf_within(unsigned back, uint64_t since_us, const struct conf **conf);
