@@ -2,7 +2,7 @@ add_library(bh_engine STATIC
     src/config_cell.c src/config_load.c src/control_count.c src/control_engine.c src/control_ops.c src/control_pause.c src/control_probe.c
     src/control_reload.c src/control_server.c src/engine.c src/engine_age.c src/engine_clock.c src/engine_redate.c src/engine_sweep.c src/engine_dest.c
     src/engine_failover.c src/engine_follow.c src/engine_posture.c src/engine_careful.c src/engine_probe.c src/engine_session.c
-    src/engine_settle.c src/engine_tls.c src/event_log.c src/event_log_write.c src/judge.c src/lease.c src/leased.c src/life.c
+    src/engine_settle.c src/engine_tls.c src/event_log.c src/event_log_write.c src/judge.c src/lease.c src/leased.c src/life.c src/memory_idle.c
     src/notify.c src/probe.c src/receiving.c src/sched_policy.c src/sd_notify.c src/tls_seen.c
     src/engine_exception.c src/engine_trust.c src/engine_lift.c src/engine_unmet.c src/tls_audit.c
     src/engine_sts.c src/sts.c src/sts_fetch.c src/sts_lookup.c src/sts_store.c

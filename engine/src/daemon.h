@@ -33,6 +33,7 @@ struct daemon {
     uv_signal_t on_term, on_int, on_hup;
     uv_async_t doorbell; /* drained, failed, control answers */
     uv_timer_t drain_timer;
+    uv_timer_t memory_timer;
     char *config_path;
     struct config_cell cell;
     struct bh_sandbox *sandbox; /* until it is entered */

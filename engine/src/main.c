@@ -27,6 +27,7 @@
 #include "confine.h"
 #include "control_server.h"
 #include "life.h"
+#include "memory_idle.h"
 #include "privileges.h"
 #include "receiving.h"
 #include "sd_notify.h"
@@ -670,6 +671,7 @@ static bool init_loop(struct daemon *d)
     d->doorbell.data = d;
     uv_timer_init(&d->loop, &d->drain_timer);
     d->drain_timer.data = d;
+    memory_idle_watch(&d->loop, &d->memory_timer);
     d->box = bh_mailbox_create(SIZE_MAX, SIZE_MAX, ring, &d->doorbell);
     uv_signal_t *const handles[] = {&d->on_term, &d->on_int, &d->on_hup};
     const int signals[] = {SIGTERM, SIGINT, SIGHUP};
