@@ -3,7 +3,7 @@ add_library(bh_engine STATIC
     src/control_reload.c src/control_server.c src/engine.c src/engine_age.c src/engine_clock.c src/engine_redate.c src/engine_sweep.c src/engine_dest.c
     src/engine_failover.c src/engine_follow.c src/engine_posture.c src/engine_careful.c src/engine_probe.c src/engine_session.c
     src/engine_settle.c src/engine_tls.c src/event_log.c src/event_log_write.c src/judge.c src/lease.c src/leased.c src/life.c src/memory_idle.c
-    src/notify.c src/probe.c src/receiving.c src/sched_policy.c src/sd_notify.c src/tls_seen.c
+    src/notify.c src/probe.c src/receiving.c src/recover.c src/sched_policy.c src/sd_notify.c src/tls_seen.c
     src/engine_exception.c src/engine_trust.c src/engine_lift.c src/engine_unmet.c src/tls_audit.c
     src/engine_sts.c src/sts.c src/sts_fetch.c src/sts_lookup.c src/sts_store.c
     src/config_files.c src/confine.c src/control_peer.c src/privileges.c
@@ -32,7 +32,7 @@ if(BH_TESTS AND BH_SANITIZE)
         "SHELL:-include ${faults}/clock.h")
     target_compile_definitions(bh_worker_shaky PRIVATE FILES_MS=200)
     target_link_libraries(bh_worker_shaky PRIVATE bh_engine bh_flags)
-    add_library(bh_clock_shaky OBJECT src/engine.c src/main.c intake/src/intake.c)
+    add_library(bh_clock_shaky OBJECT src/engine.c src/main.c src/recover.c intake/src/intake.c)
     target_compile_options(bh_clock_shaky PRIVATE -include ${faults}/clock.h)
     target_link_libraries(bh_clock_shaky PRIVATE bh_engine bh_flags)
     add_executable(bridgehead-faults ${faults}/fault.c)

@@ -79,6 +79,12 @@ void daemon_set_paused(struct daemon *d, bool paused);
 /** Begin to end in good order. Main thread. */
 void daemon_stop(struct daemon *d, const char *why);
 
+/* recover.c */
+/** At start, before there are threads: half-received messages go, who was in flight is marked, jobs
+ * that left something alone begin anew; opens the in-flight file.
+ * @return BH_OK, or what the store or the file says */
+BH_MUST_USE enum bh_status daemon_recover(struct daemon *d, const struct bh_config *config);
+
 /* config_load.c */
 /** Parse and check the file, with what this engine can do; whether the files it names can be read
  * is asked by config_files_check, as the user that is to read them.
