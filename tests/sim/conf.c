@@ -59,6 +59,19 @@ static void make_published(struct conf *c)
     }
 }
 
+static void make_routes(struct conf *c)
+{
+    const unsigned last = world.set.domains - 1;
+    if (world.has.lmtp) {
+        c->domains[sim_range(CHANCE_WIDER, 1, last)].via = world.lmtp_server + 1;
+    }
+    for (unsigned i = 1; world.has.failover && i <= last; i++) {
+        c->domains[i].alternate =
+            world.has.rescue ? i == DOMAIN_DEAD : sim_chance(CHANCE_WIDER, 700);
+        c->domains[i].stricter = sim_chance(CHANCE_WIDER, 400);
+    }
+}
+
 void conf_make(struct conf *c)
 {
     *c = (struct conf){0};
@@ -88,6 +101,7 @@ void conf_make(struct conf *c)
     if (world.has.published) {
         make_published(c);
     }
+    make_routes(c);
 }
 
 void conf_change(struct conf *c)
@@ -151,26 +165,59 @@ enum bh_tls_mode conf_tls(const struct conf *c, unsigned domain)
                                             : c->domains[DOMAIN_SENDERS].tls;
 }
 
-static void write_tls(FILE *out, const struct conf *c, unsigned domain)
+/* The alternate's: never less than the first choice's. */
+static enum bh_tls_mode alternate_tls(const struct conf_domain *d)
 {
-    const enum bh_tls_mode mode = c->domains[domain].tls;
+    const bool fixed =
+        d->tls == BH_TLS_OFF || d->tls == BH_TLS_OPPORTUNISTIC || d->tls == BH_TLS_ENCRYPT;
+    return fixed && d->stricter ? BH_TLS_VERIFY : d->tls;
+}
+
+bool conf_tls_at(const struct conf *c, unsigned domain, unsigned host, enum bh_tls_mode *mode)
+{
+    const struct conf_domain *d = &c->domains[domain];
+    const struct domain *named = &world.domains[domain];
+    *mode = conf_tls(c, domain);
+    if (d->own_connector && d->alternate && host == world.relay) {
+        *mode = alternate_tls(d);
+        return true;
+    }
+    if (d->own_connector && d->via > 0) {
+        return host == d->via - 1;
+    }
+    for (unsigned i = 0; i < named->host_count; i++) {
+        if (named->hosts[i] == host) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void write_pins(FILE *out, const unsigned *hosts, unsigned count)
+{
+    fputs(" tls pin { pins", out);
+    for (unsigned i = 0; i < count; i++) {
+        fputc(' ', out);
+        for (size_t k = 0; k < BH_PIN_LEN; k++) {
+            fprintf(out, "%02x", world.hosts[hosts[i]].shown.spki[k]);
+        }
+    }
+    fputs(" }", out);
+}
+
+/* @param hosts  where it takes mail */
+static void write_tls(FILE *out, enum bh_tls_mode mode, bool fallback_encrypt,
+                      const unsigned *hosts, unsigned host_count)
+{
     if (mode == BH_TLS_VERIFY) {
         const char *ca_file = partner_tls_ca_file();
         fprintf(out, " tls verify { names mx-host;%s%s }", ca_file != NULL ? " ca-file " : "",
                 ca_file != NULL ? ca_file : "");
     } else if (mode == BH_TLS_PIN) {
-        fputs(" tls pin { pins", out);
-        const struct domain *d = &world.domains[domain];
-        for (unsigned i = 0; i < d->host_count; i++) {
-            fputc(' ', out);
-            for (size_t k = 0; k < BH_PIN_LEN; k++) {
-                fprintf(out, "%02x", world.hosts[d->hosts[i]].shown.spki[k]);
-            }
-        }
-        fputs(" }", out);
+        write_pins(out, hosts, host_count);
     } else if (mode == BH_TLS_AUTO && world.has.published && partner_tls_ca_file() != NULL) {
         fprintf(out, " tls auto { ca-file %s }", partner_tls_ca_file());
-    } else if (mode == BH_TLS_DANE && c->domains[domain].fallback_encrypt) {
+    } else if (mode == BH_TLS_DANE && fallback_encrypt) {
         fputs(" tls dane { fallback-mode encrypt }", out);
     } else {
         fprintf(out, " tls %s", bh_tls_mode_name(mode));
@@ -197,6 +244,33 @@ static void write_defaults(FILE *out, const struct conf *c)
     fputs(" } }\n", out);
 }
 
+static void write_connector(FILE *out, const struct conf *c, unsigned i)
+{
+    const struct conf_domain *d = &c->domains[i];
+    const struct domain *named = &world.domains[i];
+    const unsigned via = d->via > 0 ? d->via - 1 : 0;
+    fprintf(out, "connector c%u { domains %s;", i, named->name);
+    write_tls(out, d->tls, d->fallback_encrypt, d->via > 0 ? &via : named->hosts,
+              d->via > 0 ? 1 : named->host_count);
+    if (d->via > 0) {
+        fprintf(out, "; smarthosts [%s]:25%s", world.hosts[via].name,
+                world.hosts[via].lmtp ? "; protocol lmtp" : "");
+    }
+    if (d->held) {
+        fputs("; state held; reason \"by the simulator\"", out);
+    }
+    if (d->forbidden) {
+        fputs("; resolver { forbidden-networks 198.51.100.0/24 2001:db8::/32 }", out);
+    }
+    fputs(" }\n", out);
+    if (d->alternate) {
+        fprintf(out, "connector a%u { domains %s; cost 10; failover yes; smarthosts [%s]:25;", i,
+                named->name, world.hosts[world.relay].name);
+        write_tls(out, alternate_tls(d), d->fallback_encrypt, &world.relay, 1);
+        fputs(" }\n", out);
+    }
+}
+
 void conf_write(const struct conf *c, const char *path, const char *folder)
 {
     FILE *out = fopen(path, "w");
@@ -212,20 +286,13 @@ void conf_write(const struct conf *c, const char *path, const char *folder)
             folder, folder, c->workers, c->connections, world.domains[DOMAIN_SENDERS].name, folder,
             c->fresh_window, c->trusted ? "yes" : "no", (unsigned)LISTEN_PORT);
     write_defaults(out, c);
+    const struct domain *first = &world.domains[DOMAIN_SENDERS];
     fputs("connector default { domains *;", out);
-    write_tls(out, c, DOMAIN_SENDERS);
+    write_tls(out, c->domains[DOMAIN_SENDERS].tls, false, first->hosts, first->host_count);
     fputs(" }\n", out);
     for (unsigned i = 1; i < world.set.domains; i++) {
         if (c->domains[i].own_connector) {
-            fprintf(out, "connector c%u { domains %s;", i, world.domains[i].name);
-            write_tls(out, c, i);
-            if (c->domains[i].held) {
-                fputs("; state held; reason \"by the simulator\"", out);
-            }
-            if (c->domains[i].forbidden) {
-                fputs("; resolver { forbidden-networks 198.51.100.0/24 }", out);
-            }
-            fputs(" }\n", out);
+            write_connector(out, c, i);
         }
     }
     if (c->broken) {

@@ -11,6 +11,7 @@
 #include "world.h"
 
 #define WELL_MOST_US (30 * SIM_SECOND)
+#define RESCUE_MOST_US (5 * SIM_MINUTE) /* three glitches of a minute, and then the relay */
 #define MEMORY_BASE ((size_t)24 << 20)
 #define MEMORY_CONNECTION ((size_t)3 << 20) /* a lease of 256 KiB and more, read and parsed */
 #define MEMORY_DOMAIN ((size_t)1 << 20)
@@ -463,6 +464,11 @@ static void check_latency(const struct recipient *r)
     if (world.set.sick_only && r->domain == DOMAIN_WELL && m->acked_us > 0 &&
         sim_now_us() - m->acked_us > WELL_MOST_US) {
         sim_fail("%s took %llu s, and its partner was well all the time", where(r, text),
+                 (unsigned long long)((sim_now_us() - m->acked_us) / SIM_SECOND));
+    }
+    if (world.has.rescue && r->domain == DOMAIN_DEAD && m->acked_us > 0 &&
+        sim_now_us() - m->acked_us > RESCUE_MOST_US) {
+        sim_fail("%s took %llu s, and another connector could have carried it", where(r, text),
                  (unsigned long long)((sim_now_us() - m->acked_us) / SIM_SECOND));
     }
 }

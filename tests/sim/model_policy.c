@@ -83,7 +83,7 @@ static bool allows(const struct question *q, const struct tlsa_version *tlsa,
     case BH_TLS_DANE:
         return link->tls || (!unusable && !q->conf->domains[q->domain].fallback_encrypt);
     case BH_TLS_AUTO:
-        if (sts != NULL && sts->mode == STS_IS_ENFORCE) {
+        if (sts != NULL && sts->mode == STS_IS_ENFORCE && !link->smarthost) {
             return is_verified(link) && lists(sts, q->domain, link->host);
         }
         return link->tls || !unusable;
@@ -145,7 +145,7 @@ static bool may_have_none(const struct question *q)
 
 static bool allows_with_sts(const struct question *q, const struct tlsa_version *tlsa)
 {
-    if (q->mode != BH_TLS_AUTO) {
+    if (q->mode != BH_TLS_AUTO || q->link->smarthost) { /* whose is no domain's to say */
         return allows(q, tlsa, NULL);
     }
     if (may_have_none(q) && allows(q, tlsa, NULL)) {
@@ -166,8 +166,8 @@ static bool allows_with_sts(const struct question *q, const struct tlsa_version 
 static bool may_be_insecure(const struct question *q)
 {
     const unsigned host = q->link->host->number;
-    return !published.domains[q->domain].is_signed || !published.hosts[host].is_signed ||
-           q->since_us < published.validates_us;
+    return (!published.domains[q->domain].is_signed && !q->link->smarthost) ||
+           !published.hosts[host].is_signed || q->since_us < published.validates_us;
 }
 
 bool policy_allows(const struct conf *conf, unsigned domain, enum bh_tls_mode mode,

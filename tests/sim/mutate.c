@@ -13,6 +13,7 @@
 #include "bh/tls.h"
 #include "bh/tls_plan.h"
 #include "core.h"
+#include "engine_internal.h"
 #include "judge.h"
 #include "net.h"
 #include "notify.h"
@@ -59,6 +60,12 @@ static const struct {
                               "an MTA-STS policy is dropped when a newer one can't be fetched"},
     [MUTATE_STS_HOSTS_UNREAD] = {"sts-hosts-unread",
                                  "hosts that an MTA-STS policy does not list are used"},
+    [MUTATE_FAILOVER_WEAKER] = {"failover-weaker",
+                                "a connector that takes over demands nothing of TLS"},
+    [MUTATE_FAILOVER_NEVER] = {"failover-never", "no connector takes over"},
+    [MUTATE_LMTP_ONE_REPLY] = {"lmtp-one-reply",
+                               "the first reply to content counts for all recipients over LMTP"},
+    [MUTATE_V6_CUT] = {"v6-cut", "the last octet of an IPv6 address is lost"},
 };
 
 static enum mutation selected;
@@ -268,6 +275,11 @@ BEFORE(enum bh_status, judge_item, (struct lease_item * item, const struct judge
         results[0] = results[1];
         results[1] = first;
     }
+    if (mutated(MUTATE_LMTP_ONE_REPLY) && ctx->connector->protocol == BH_PROTOCOL_LMTP) {
+        for (size_t i = 1; i < item->txn.txn.recipients_count; i++) {
+            results[i] = results[0];
+        }
+    }
     return __real_judge_item(item, ctx);
 }
 
@@ -349,6 +361,10 @@ BEFORE(enum bh_status, bh_dns_read_answer,
     if (mutated(MUTATE_BOGUS_IS_NONE) && type == BH_DNS_TLSA && answer->status == BH_DNS_BOGUS) {
         answer->status = BH_DNS_NODATA;
     }
+    for (size_t i = 0; mutated(MUTATE_V6_CUT) && type == BH_DNS_AAAA && i < answer->records_len;
+         i++) {
+        answer->records[i].ip.bytes[15] = 0;
+    }
     if (mutated(MUTATE_SELF_TEST_UNREAD) && name.len == 0) {
         answer->secure = true;
     }
@@ -368,4 +384,21 @@ BEFORE(void, bh_sts_entry_on_failure,
 BEFORE(bool, bh_sts_policy_matches, (const struct bh_sts_policy *policy, struct bh_slice host))
 {
     return mutated(MUTATE_STS_HOSTS_UNREAD) || __real_bh_sts_policy_matches(policy, host);
+}
+
+/* ---- one connector for another ---- */
+
+BEFORE(const struct bh_tls_demand *, bh_connector_tls_demand,
+       (const struct bh_connector *connector, int64_t unix_ms, bool *lapsed))
+{
+    static const struct bh_tls_demand nothing = {.mode = BH_TLS_OPPORTUNISTIC};
+    const struct bh_tls_demand *demand = __real_bh_connector_tls_demand(connector, unix_ms, lapsed);
+    return mutated(MUTATE_FAILOVER_WEAKER) && connector->failover ? &nothing : demand;
+}
+
+BEFORE(bool, efail_backoff,
+       (struct engine * e, struct dest_info *d, const struct bh_sched_action *action,
+        const struct bh_outcome *said))
+{
+    return !mutated(MUTATE_FAILOVER_NEVER) && __real_efail_backoff(e, d, action, said);
 }

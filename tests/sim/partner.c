@@ -193,61 +193,15 @@ static void think(struct partner *p, uint64_t us)
     }
 }
 
-/* ---- promise 2, seen from here ---- */
-
-static bool is_satisfied(const struct partner *p, const struct conf *conf, unsigned domain)
+/* What is known of the connection, for promise 2. */
+static void check_rcpt(const struct partner *p, const struct recipient *r)
 {
-    const enum bh_tls_mode mode = conf_tls(conf, domain);
     const struct seen_link link = {.host = p->host,
                                    .tls = p->tls,
                                    .shown = &p->shown,
                                    .at_us = p->written_us,
                                    .life = p->life};
-    const bool good_name = strcmp(p->shown.name, p->host->name) == 0;
-    const bool good_key = memcmp(p->shown.spki, p->host->shown.spki, BH_PIN_LEN) == 0;
-    switch (mode) {
-    case BH_TLS_OFF:
-    case BH_TLS_OPPORTUNISTIC:
-        return true;
-    case BH_TLS_ENCRYPT:
-        return p->tls;
-    case BH_TLS_DANE:
-    case BH_TLS_DANE_ONLY:
-    case BH_TLS_AUTO:
-        return policy_allows(conf, domain, mode, &link);
-    case BH_TLS_VERIFY:
-        return p->tls && good_name && p->shown.trusted != 0;
-    case BH_TLS_PIN:
-        return p->tls && good_key;
-    }
-    return false;
-}
-
-/* A session in flight may end its transaction under the configuration before: some minutes. */
-static void check_tls(const struct partner *p, const struct recipient *r)
-{
-    const struct conf *conf = NULL;
-    bool good = false;
-    const uint64_t since_us = sim_now_us() - p->written_us + 5 * SIM_MINUTE;
-    for (unsigned back = 0; !good && world_conf_within(back, since_us, &conf); back++) {
-        good = is_satisfied(p, conf, r->domain);
-    }
-    if (!good) {
-        sim_fail("recipient %u is told to %s %s, and its connector demands tls %s", r->number,
-                 p->host->name, p->tls ? "over TLS that does not meet the demand" : "in clear text",
-                 bh_tls_mode_name(conf_tls(world_conf(), r->domain)));
-    }
-}
-
-static void check_host(const struct partner *p, const struct recipient *r)
-{
-    const struct domain *d = &world.domains[r->domain];
-    for (unsigned i = 0; i < d->host_count; i++) {
-        if (d->hosts[i] == p->host->number) {
-            return;
-        }
-    }
-    sim_fail("recipient %u came to %s, which is no host of its domain", r->number, p->host->name);
+    partner_check(&link, r);
 }
 
 /* As the daemon sees it: what it has closed counts no more. */
@@ -271,6 +225,7 @@ static void check_limit(const struct host *host)
     for (unsigned back = 0; world_conf_within(back, 10 * SIM_MINUTE, &conf); back++) {
         most = conf->per_host > most ? conf->per_host : most;
     }
+    most *= host->v4 && host->v6 ? 2 : 1; /* it goes by address */
     if (partners_talking(host) > most) {
         sim_fail("%s has %u connections, and the limit of a host is %u", host->name,
                  partners_talking(host), most);
@@ -323,12 +278,37 @@ static void temp_fail(struct partner *p, const char *text)
     }
 }
 
-static void end_content(struct partner *p)
+/* LMTP (RFC 2033 section 4.2): a reply for each that was accepted by RCPT, in their order.
+ * @return false: the connection is no more */
+static bool answer_each(struct partner *p)
 {
     const struct mood *mood = &p->host->mood;
-    if (p->rcpt_count > 0) {
-        check_content(p);
+    for (size_t i = 0; i < p->rcpt_count; i++) {
+        struct recipient *r = p->rcpts[i];
+        if (bad(mood->dot_5xx)) {
+            r->perm_failed = true;
+            say(p, "554 5.6.0 not to this one");
+        } else if (bad(mood->dot_4xx)) {
+            defer(p, r, say(p, "451 4.3.0 later"));
+        } else if (bad(mood->lose_reply)) {
+            model_on_accepted(r, p->conn, UINT64_MAX, p->life);
+            reset(p);
+            return false;
+        } else {
+            const uint64_t end = say(p, "250 2.0.0 taken");
+            model_on_accepted(r, p->conn, p->garbled ? UINT64_MAX : end, p->life);
+        }
     }
+    for (size_t i = 0; i < p->others; i++) {
+        say(p, "250 2.0.0 taken");
+    }
+    return true;
+}
+
+/* @return false: the connection is no more */
+static bool answer_all(struct partner *p)
+{
+    const struct mood *mood = &p->host->mood;
     if (bad(mood->dot_5xx)) {
         perm_fail(p);
         say(p, "554 5.6.0 not like this");
@@ -340,7 +320,7 @@ static void end_content(struct partner *p)
             model_on_accepted(p->rcpts[i], p->conn, UINT64_MAX, p->life);
         }
         reset(p);
-        return;
+        return false;
     } else {
         /* Behind garbage no reply counts. */
         const uint64_t at = say(p, "250 2.0.0 taken");
@@ -352,8 +332,18 @@ static void end_content(struct partner *p)
             model_on_accepted(p->rcpts[i], p->conn, end, p->life);
         }
     }
-    end_txn(p);
-    p->stage = STAGE_COMMAND;
+    return true;
+}
+
+static void end_content(struct partner *p)
+{
+    if (p->rcpt_count > 0) {
+        check_content(p);
+    }
+    if (p->host->lmtp ? answer_each(p) : answer_all(p)) {
+        end_txn(p);
+        p->stage = STAGE_COMMAND;
+    }
 }
 
 static void keep_content(struct partner *p, const char *octets, size_t len)
@@ -451,8 +441,7 @@ static void on_rcpt(struct partner *p, const char *line)
     const char *at = strchr(line, '<');
     struct recipient *r = at != NULL ? model_find(at + 1, strlen(at + 1)) : NULL;
     if (r != NULL) {
-        check_tls(p, r);
-        check_host(p, r);
+        check_rcpt(p, r);
         model_on_rcpt(r, p->written_us);
     }
     if (!p->mail) {
@@ -517,7 +506,8 @@ static void on_line(struct partner *p, const char *line)
         p->gone = true;
         return;
     }
-    if (is(line, "EHLO") || is(line, "HELO")) {
+    const bool hello = is(line, "EHLO") || is(line, "HELO");
+    if (p->host->lmtp ? is(line, "LHLO") : hello) {
         on_ehlo(p);
     } else if (is(line, "STARTTLS")) {
         on_starttls(p);
@@ -743,48 +733,5 @@ void partners_reset(void)
     while (partners != NULL) {
         net_reset(partners->conn);
         forget(partners);
-    }
-}
-
-/* ---- moods ---- */
-
-static uint32_t maybe(uint32_t permille, uint32_t most)
-{
-    return sim_chance(CHANCE_WORLD, permille) ? (uint32_t)sim_range(CHANCE_WORLD, 1, most) : 0;
-}
-
-void mood_make(struct mood *m)
-{
-    const uint32_t some = 150;
-    *m = (struct mood){
-        .refuse = maybe(some, 500),
-        .silence = maybe(some, 300),
-        .greet_421 = maybe(some, 500),
-        .greet_hang = maybe(60, 200),
-        .ehlo_5xx = maybe(60, 300),
-        .no_starttls = maybe(300, 1000),
-        .starttls_454 = maybe(some, 500),
-        .tls_garbage = maybe(some, 500),
-        .tls_reset = maybe(some, 500),
-        .bad_certificate = maybe(300, 1000),
-        .mail_4xx = maybe(some, 500),
-        .mail_5xx = maybe(60, 200),
-        .rcpt_4xx = maybe(some, 500),
-        .rcpt_5xx = maybe(some, 300),
-        .data_4xx = maybe(some, 300),
-        .dot_4xx = maybe(some, 500),
-        .dot_5xx = maybe(some, 200),
-        .say_421 = maybe(some, 200),
-        .reset_command = maybe(some, 100),
-        .reset_octet = maybe(some, 500),
-        .lose_reply = maybe(250, 300),
-        .hang = maybe(60, 50),
-        .trickle = maybe(some, 500),
-        .greylist = maybe(200, 1000),
-        .garbage_reply = maybe(60, 100),
-        .multi_line = maybe(200, 500),
-    };
-    if (sim_chance(CHANCE_WORLD, 30)) {
-        m->refuse = 1000; /* down */
     }
 }

@@ -174,7 +174,7 @@ void published_draw(void)
     published.validates_us = sim_now_us() + (chance(150) ? pick(60, 1200) * SIM_SECOND : 0);
     published.bogus_permille = chance(400) ? pick(20, 700) : 0;
     published.sts_often = chance(350);
-    for (unsigned i = 0; i < world.set.hosts; i++) {
+    for (unsigned i = 0; i < world.host_count; i++) {
         published.hosts[i].is_signed = chance(750);
         publish_tlsa(i, chance(published.sts_often ? 200 : 650) ? pick_tlsa() : TLSA_NONE);
     }
@@ -192,7 +192,7 @@ static void change(void *ctx)
     if (!world.faults) {
         return;
     }
-    const unsigned host = pick(0, world.set.hosts - 1);
+    const unsigned host = pick(0, world.host_count - 1);
     const unsigned domain = pick(0, world.set.domains - 1);
     switch (published.sts_often ? pick(2, 20) : pick(0, 5)) {
     case 0:
@@ -225,7 +225,7 @@ void published_start(void)
 void published_heal(void)
 {
     published.bogus_permille = 0;
-    for (unsigned i = 0; i < world.set.hosts; i++) {
+    for (unsigned i = 0; i < world.host_count; i++) {
         if (tlsa_now(i)->count > 0) {
             published.hosts[i].count -= published.hosts[i].count == VERSIONS_MAX ? 1 : 0;
             publish_tlsa(i, TLSA_GOOD);
@@ -252,7 +252,7 @@ enum bh_tls_mode published_pick_mode(void)
 
 static bool is_host(const char *name, unsigned *host)
 {
-    return sscanf(name, "mx%u.test", host) == 1 && *host < world.set.hosts;
+    return sscanf(name, "mx%u.test", host) == 1 && *host < world.host_count;
 }
 
 static bool is_domain(const char *name, unsigned *domain)

@@ -102,6 +102,7 @@ void published_asked(const char *name, uint16_t type, bool leads);
 struct seen_link {
     const struct host *host;
     bool tls;
+    bool smarthost; /* it is one, for this domain */
     const struct tls_shown *shown;
     uint64_t at_us; /* when the daemon said so */
     unsigned life;

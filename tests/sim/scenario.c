@@ -302,9 +302,11 @@ static void draw(const char *config_path)
     world_blank(1);
     snprintf(world.conf_path, sizeof(world.conf_path), "%s", config_path);
     world.set.hosts = 2;
+    world.host_count = 2;
     for (unsigned i = 0; i < 2; i++) {
         struct host *h = &world.hosts[i];
         *h = (struct host){.number = i,
+                           .v4 = true,
                            .ip = {.family = 4, .bytes = {198, 51, 100, (uint8_t)(i + 1)}},
                            .shown = {.trusted = 1, .name = "*"},
                            .pipelining = true,

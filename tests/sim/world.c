@@ -92,22 +92,29 @@ static void draw_path(struct net_path *path)
                           .cut_permille = maybe(60, 1, 10)};
 }
 
+static void draw_host(unsigned i)
+{
+    struct host *h = &world.hosts[i];
+    *h = (struct host){
+        .number = i, .v4 = true, .ip = {.family = 4, .bytes = {198, 51, 100, (uint8_t)(i + 1)}}};
+    snprintf(h->name, sizeof(h->name), "mx%u.test", i);
+    snprintf(h->shown.name, sizeof(h->shown.name), "mx%u.test", i);
+    h->shown.trusted = 1;
+    partner_tls_key(h, 0, h->shown.spki);
+    h->pipelining = sim_chance(CHANCE_WORLD, 700);
+    h->chunking = sim_chance(CHANCE_WORLD, 500);
+    h->think_us = maybe(400, 100, 300000);
+    draw_path(&h->path);
+    mood_make(&h->mood);
+}
+
 static void draw_hosts(void)
 {
+    world.host_count = world.set.hosts;
     for (unsigned i = 0; i < world.set.hosts; i++) {
-        struct host *h = &world.hosts[i];
-        *h = (struct host){.number = i,
-                           .ip = {.family = 4, .bytes = {198, 51, 100, (uint8_t)(i + 1)}}};
-        snprintf(h->name, sizeof(h->name), "mx%u.test", i);
-        snprintf(h->shown.name, sizeof(h->shown.name), "mx%u.test", i);
-        h->shown.trusted = 1;
-        partner_tls_key(h, 0, h->shown.spki);
-        h->pipelining = sim_chance(CHANCE_WORLD, 700);
-        h->chunking = sim_chance(CHANCE_WORLD, 500);
-        h->think_us = maybe(400, 100, 300000);
-        draw_path(&h->path);
-        mood_make(&h->mood);
+        draw_host(i);
         if (world.set.sick_only && i == 0) { /* that of the domain that is well */
+            struct host *h = &world.hosts[i];
             h->mood = (struct mood){0};
             h->path = (struct net_path){.latency_us = 5 * SIM_MS, .window = 65536};
             h->think_us = 0;
@@ -208,15 +215,28 @@ static void step_clock(void *ctx)
     }
 }
 
+/* The dead stay dead, and who stands in for them well. */
+static void keep_rescue(void)
+{
+    const struct domain *dead = &world.domains[DOMAIN_DEAD];
+    world.hosts[world.relay].mood = (struct mood){0};
+    for (unsigned i = 0; i < dead->host_count; i++) {
+        world.hosts[dead->hosts[i]].mood = (struct mood){.refuse = 1000};
+    }
+}
+
 static void change_moods(void *ctx)
 {
     (void)ctx;
     if (world.faults) {
-        const unsigned i = pick(world.set.sick_only ? 1 : 0, world.set.hosts - 1);
+        const unsigned i = pick(world.set.sick_only ? 1 : 0, world.host_count - 1);
         if (sim_chance(CHANCE_WORLD, 500)) {
             mood_make(&world.hosts[i].mood);
         } else {
             world.hosts[i].mood = (struct mood){0};
+        }
+        if (world.has.rescue) {
+            keep_rescue();
         }
         sim_after(sim_range(CHANCE_WORLD, 1, 1200) * SIM_SECOND, change_moods, NULL);
     }
@@ -228,7 +248,7 @@ static void heal(void *ctx)
     sim_trace("the faults are over");
     world.faults = false;
     disk_set_full(false);
-    for (unsigned i = 0; i < world.set.hosts; i++) {
+    for (unsigned i = 0; i < world.host_count; i++) {
         world.hosts[i].mood = (struct mood){0};
         world.hosts[i].path.cut_permille = 0;
     }
@@ -252,9 +272,12 @@ static struct domain *find_domain(const char *name)
 
 static struct host *host_of(const struct bh_ip *ip)
 {
-    for (unsigned i = 0; i < world.set.hosts; i++) {
-        if (memcmp(world.hosts[i].ip.bytes, ip->bytes, 4) == 0) {
-            return &world.hosts[i];
+    for (unsigned i = 0; i < world.host_count; i++) {
+        struct host *h = &world.hosts[i];
+        const bool v6 = ip->family == 6 && ip->bytes[0] == 0x20 && ip->bytes[1] == 1 &&
+                        ip->bytes[2] == 0x0d && ip->bytes[3] == 0xb8 && ip->bytes[15] == i + 1;
+        if (v6 ? h->v6 : h->v4 && ip->family == 4 && memcmp(h->ip.bytes, ip->bytes, 4) == 0) {
+            return h;
         }
     }
     return NULL;
@@ -287,7 +310,7 @@ enum net_answer world_on_connect(struct net_asked *asked, struct net_conn *conn)
 {
     bool silent = false;
     const bool port = asked->port == 25 || scenario_on();
-    struct host *h = asked->ip.family == 4 && port ? host_of(&asked->ip) : NULL;
+    struct host *h = port ? host_of(&asked->ip) : NULL;
     if (h == NULL) {
         sim_fail("the daemon connects to an address that no answer named");
         return NET_REFUSE;
@@ -369,7 +392,7 @@ static bool answer(uint16_t id, const char *name, uint16_t type, struct dns_buil
     if (world.has.published && published_answer(id, name, type, build, leads)) {
         return true;
     }
-    const bool is_host = sscanf(name, "mx%u.test", &host) == 1 && host < s->hosts;
+    const bool is_host = sscanf(name, "mx%u.test", &host) == 1 && host < world.host_count;
     const bool known = d != NULL || is_host || name[0] == '\0';
     if (!known || (d != NULL && world.faults && sim_chance(CHANCE_DNS, s->dns_nxdomain))) {
         if (d != NULL) {
@@ -383,7 +406,12 @@ static bool answer(uint16_t id, const char *name, uint16_t type, struct dns_buil
     dns_build_start(build, id, 0x0180 | published_ad(name), name, type);
     if (d != NULL && type == BH_DNS_MX) {
         put_mx(build, d);
-    } else if (is_host && type == BH_DNS_A) {
+    } else if (is_host && type == BH_DNS_AAAA && world.hosts[host].v6) {
+        char text[32];
+        snprintf(text, sizeof(text), "2001:db8::%x", host + 1);
+        dns_build_text(build, DNS_ANSWER, name, type, (uint32_t)sim_range(CHANCE_DNS, 5, 600),
+                       text);
+    } else if (is_host && type == BH_DNS_A && world.hosts[host].v4) {
         char text[32];
         snprintf(text, sizeof(text), "198.51.100.%u", host + 1);
         dns_build_text(build, DNS_ANSWER, name, BH_DNS_A, (uint32_t)sim_range(CHANCE_DNS, 5, 600),
@@ -551,13 +579,53 @@ void world_blank(uint64_t seed)
     world.begin_us = sim_now_us();
 }
 
+/* A host that no domain names. */
+static unsigned draw_extra(void)
+{
+    BH_ASSERT(world.host_count < HOSTS_MAX);
+    draw_host(world.host_count);
+    return world.host_count++;
+}
+
+static void draw_addresses(void)
+{
+    for (unsigned i = 0; i < world.host_count; i++) {
+        const uint64_t families = sim_range(CHANCE_WIDER, 1, 3);
+        world.hosts[i].v4 = (families & 1) != 0;
+        world.hosts[i].v6 = (families & 2) != 0;
+    }
+}
+
 /* From a stream of its own, so that what a plain world is does not change with this. */
 static void draw_wider(void)
 {
     struct wider *w = &world.has;
     *w = (struct wider){.published = sim_chance(CHANCE_WIDER, 300)};
+    w->failover = sim_chance(CHANCE_WIDER, 150);
+    w->lmtp = sim_chance(CHANCE_WIDER, 100);
+    w->ipv6 = sim_chance(CHANCE_WIDER, 150);
     if (world.set.sick_only) {
-        *w = (struct wider){0};
+        *w = (struct wider){.rescue = sim_chance(CHANCE_WIDER, 250)};
+        w->failover = w->rescue;
+    }
+    world.relay = w->failover ? draw_extra() : 0;
+    world.lmtp_server = w->lmtp ? draw_extra() : 0;
+    if (w->lmtp) {
+        world.hosts[world.lmtp_server].lmtp = true;
+        world.hosts[world.lmtp_server].chunking = false;
+    }
+    for (unsigned i = 0; w->failover && i < world.set.hosts && !world.set.sick_only; i++) {
+        if (sim_chance(CHANCE_WIDER, 400)) {
+            world.hosts[i].mood.refuse = 1000; /* so that there is something to take over */
+        }
+    }
+    if (w->rescue) {
+        world.hosts[world.relay].path = (struct net_path){.latency_us = SIM_MS, .window = 65536};
+        world.hosts[world.relay].think_us = 0;
+        keep_rescue();
+    }
+    if (w->ipv6) {
+        draw_addresses();
     }
     published_draw();
 }
@@ -703,7 +771,10 @@ bool world_has(uint64_t seed, const char *what, bool *known)
     const struct {
         const char *name;
         bool has;
-    } all[] = {{"published", world.has.published}};
+    } all[] = {{"published", world.has.published},
+               {"failover", world.has.failover},
+               {"lmtp", world.has.lmtp},
+               {"ipv6", world.has.ipv6}};
     bool has = false;
     *known = false;
     for (size_t i = 0; i < BH_COUNT(all); i++) {

@@ -9,6 +9,7 @@
 #define DOMAINS_MAX 8
 #define HOSTS_MAX 12
 #define DOMAIN_WELL 1    /* where only others are sick */
+#define DOMAIN_DEAD 2    /* where its mail goes by a relay */
 #define DOMAIN_SENDERS 0 /* where senders have their mailboxes: reports go there */
 #define LISTEN_PORT 2525
 #define CONFIGS_MAX 64
@@ -17,7 +18,9 @@
 
 struct conf_domain {
     enum bh_tls_mode tls;
-    bool fallback_encrypt; /* of mode dane */
+    bool fallback_encrypt;    /* of mode dane */
+    bool alternate, stricter; /* a costlier connector to the relay; which demands more of TLS */
+    unsigned via;             /* its connector's smarthost: a host's number + 1; 0: by MX */
     bool own_connector;
     bool held;
     bool forbidden; /* all its hosts, by mistake */
@@ -43,6 +46,9 @@ void conf_change(struct conf *conf);
 void conf_heal(struct conf *conf);
 void conf_write(const struct conf *conf, const char *path, const char *folder);
 enum bh_tls_mode conf_tls(const struct conf *conf, unsigned domain);
+/** What the connector that takes mail of the domain to that host demands. @return false: none does
+ */
+bool conf_tls_at(const struct conf *conf, unsigned domain, unsigned host, enum bh_tls_mode *mode);
 
 /* ---- settings of a world, drawn from its seed (world.c) ---- */
 
@@ -70,6 +76,10 @@ struct settings {
 /* What a world has beside the plain, each in some seeds only, so that plain ones stay frequent. */
 struct wider {
     bool published; /* signed zones, TLSA records, MTA-STS policies: published.h */
+    bool failover;  /* connectors with an alternate, to a relay */
+    bool rescue;    /* with sick_only: all hosts of DOMAIN_DEAD are down, and the relay is well */
+    bool lmtp;      /* a domain whose mail goes to an LMTP server */
+    bool ipv6;      /* hosts with addresses of either family, or both */
 };
 
 struct host {
@@ -78,6 +88,7 @@ struct host {
     struct bh_ip ip;
     struct tls_shown shown;
     unsigned generation; /* of its key */
+    bool v4, v6, lmtp;   /* the addresses that it has; what it speaks */
     struct mood mood;
     bool pipelining, chunking;
     uint64_t think_us;
@@ -96,6 +107,8 @@ struct world {
     struct settings set;
     struct wider has;
     struct host hosts[HOSTS_MAX];
+    unsigned host_count; /* with relay and LMTP server, which no domain names: 0, there is none */
+    unsigned relay, lmtp_server;
     struct domain domains[DOMAINS_MAX];
     struct conf confs[CONFIGS_MAX];
     unsigned conf_count;
@@ -284,3 +297,9 @@ void operators_heal(void);
 bool operators_busy(void);
 void operators_reset(void);
 void mood_make(struct mood *mood);
+/* partner_check.c */
+
+struct seen_link;
+/** Mail for it is told to the partner: is it one of those that it may go to, and is the connection
+ * what the connector demands? */
+void partner_check(const struct seen_link *link, const struct recipient *r);
