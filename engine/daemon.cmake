@@ -5,7 +5,7 @@ add_library(bh_engine STATIC
     src/engine_settle.c src/engine_tls.c src/event_log.c src/event_log_write.c src/judge.c src/lease.c src/leased.c src/life.c src/memory_idle.c
     src/notify.c src/probe.c src/receiving.c src/recover.c src/sched_policy.c src/sd_notify.c src/tls_seen.c
     src/engine_exception.c src/engine_trust.c src/engine_lift.c src/engine_unmet.c src/tls_audit.c
-    src/engine_sts.c src/sts.c src/sts_fetch.c src/sts_lookup.c src/sts_store.c
+    src/engine_sts.c src/limit_words.c src/sts.c src/sts_fetch.c src/sts_lookup.c src/sts_store.c
     src/config_files.c src/confine.c src/control_peer.c src/privileges.c
     src/worker.c)
 target_include_directories(bh_engine PUBLIC src)

@@ -66,7 +66,11 @@ const char bh_schema_builtin[] =
     "  retry standard\n"
     "  limits {\n" /* 3.3 */
     "    connections unlimited; per-destination 20; initial 5; per-host 10; shared no\n"
-    "    rate unlimited; recipient-rate unlimited; recipients-per-transaction 100\n"
+    "    rate unlimited; recipient-rate unlimited; connection-rate unlimited\n"
+    "    per-destination-rate unlimited; per-destination-recipient-rate unlimited\n"
+    "    per-destination-connection-rate unlimited; per-host-rate unlimited\n"
+    "    per-host-recipient-rate unlimited; per-host-connection-rate unlimited\n"
+    "    recipients-per-transaction 100\n"
     "    messages-per-connection unlimited; connection-life 300s\n"
     "    idle auto\n" /* 5 s, 30 s to smarthosts */
     "    message-size unlimited; addresses-per-round 5; adaptive yes; floor 1; ceiling auto\n"

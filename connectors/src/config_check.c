@@ -104,6 +104,18 @@ static bool own_servers(const struct bh_resolver_policy *own, const struct bh_re
            own->trusted != all->trusted;
 }
 
+static bool has_rates(const struct bh_connector_limits *limits)
+{
+    for (enum bh_rate_scope scope = 0; scope < BH_RATE_SCOPES; scope++) {
+        for (enum bh_rate_kind kind = 0; kind < BH_RATE_KINDS; kind++) {
+            if (limits->rates[scope][kind].count > 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static void check_connector(struct checking *c, const struct bh_connector *connector)
 {
     const struct bh_connector_limits *limits = &connector->limits;
@@ -114,9 +126,7 @@ static void check_connector(struct checking *c, const struct bh_connector *conne
          "protocol lmtp");
     need(c, connector, own_servers(&connector->resolver, &c->config->resolver), BH_CAN_RESOLVER,
          "resolver", NULL, "a resolver of a connector's own");
-    need(c, connector, limits->rate.count > 0, BH_CAN_RATES, "limits", "rate", "'rate'");
-    need(c, connector, limits->recipient_rate.count > 0, BH_CAN_RECIPIENT_RATE, "limits",
-         "recipient-rate", "'recipient-rate'");
+    need(c, connector, has_rates(limits), BH_CAN_RATES, "limits", NULL, "a rate");
     need(c, connector, limits->shared, BH_CAN_SHARED_LIMITS, "limits", "shared", "'shared'");
     need(c, connector, connector->failover, BH_CAN_FAILOVER, "failover", NULL, "'failover'");
 }

@@ -277,14 +277,23 @@ static const struct bh_setting auth_rows[] = {
 static const struct bh_block auth_block = ROWS("auth", auth_rows, bh_auth);
 
 #define M(field) offsetof(struct bh_connector_limits, field)
+#define RATE(name_, scope, kind) \
+    PLAIN(name_, BH_KIND_RATE, M(rates[BH_RATE_##scope][BH_RATE_##kind]), 0, "unlimited")
 static const struct bh_setting limits_rows[] = {
     COUNT("connections", M(connections), 0, MILLION, "unlimited"),
     COUNT("per-destination", M(per_destination), 1, 10000, NULL),
     COUNT("initial", M(initial), 1, 10000, NULL),
     COUNT("per-host", M(per_host), 1, 10000, NULL),
     BOOL("shared", M(shared)),
-    PLAIN("rate", BH_KIND_RATE, M(rate), 0, "unlimited"),
-    PLAIN("recipient-rate", BH_KIND_RATE, M(recipient_rate), 0, "unlimited"),
+    RATE("rate", CONNECTOR, MESSAGES),
+    RATE("recipient-rate", CONNECTOR, RECIPIENTS),
+    RATE("connection-rate", CONNECTOR, CONNECTIONS),
+    RATE("per-destination-rate", DESTINATION, MESSAGES),
+    RATE("per-destination-recipient-rate", DESTINATION, RECIPIENTS),
+    RATE("per-destination-connection-rate", DESTINATION, CONNECTIONS),
+    RATE("per-host-rate", HOST, MESSAGES),
+    RATE("per-host-recipient-rate", HOST, RECIPIENTS),
+    RATE("per-host-connection-rate", HOST, CONNECTIONS),
     COUNT("recipients-per-transaction", M(recipients_per_transaction), 1, 100, NULL),
     COUNT("messages-per-connection", M(messages_per_connection), 0, MILLION, "unlimited"),
     TIME("connection-life", M(connection_life_ms), 1000, DAY, NULL),

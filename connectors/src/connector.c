@@ -1,5 +1,9 @@
 #include "bh/connector.h"
 
+#include <stdio.h>
+
+#include "config_units.h"
+
 const struct bh_tls_demand *bh_connector_tls_demand(const struct bh_connector *connector,
                                                     int64_t unix_ms, bool *lapsed)
 {
@@ -12,6 +16,16 @@ const struct bh_tls_demand *bh_connector_tls_demand(const struct bh_connector *c
 bool bh_connector_allows_unauthenticated_auth(const struct bh_connector *connector, int64_t unix_ms)
 {
     return unix_ms < connector->auth.unauthenticated_peer.until_unix_ms;
+}
+
+const char *bh_rate_text(struct bh_rate rate, char text[BH_RATE_TEXT_MAX])
+{
+    _Static_assert(BH_RATE_TEXT_MAX >= BH_UNITS_TEXT_MAX, "room for every rate");
+    if (rate.count == 0) {
+        snprintf(text, BH_RATE_TEXT_MAX, "unlimited");
+        return text;
+    }
+    return bh_units_rate_text(rate, text);
 }
 
 uint64_t bh_times_nth_ms(const struct bh_times *times, uint64_t n)

@@ -6,34 +6,6 @@
 #include "control_private.h"
 #include "engine_internal.h"
 
-static void limit_text(const struct bh_sched_dest_info *info, char *text, size_t cap)
-{
-    switch (info->limited) {
-    case BH_LIMITED_BY_NOTHING:
-        text[0] = '\0';
-        break;
-    case BH_LIMITED_BY_DESTINATION:
-        snprintf(text, cap, "destination connections %u/%u", (unsigned)info->sessions,
-                 (unsigned)info->window);
-        break;
-    case BH_LIMITED_BY_HOST:
-        snprintf(text, cap, "host connections");
-        break;
-    case BH_LIMITED_BY_CONNECTOR:
-        snprintf(text, cap, "connector connections");
-        break;
-    case BH_LIMITED_BY_TOTAL:
-        snprintf(text, cap, "connections in all");
-        break;
-    case BH_LIMITED_BY_RATE:
-        snprintf(text, cap, "message rate");
-        break;
-    case BH_LIMITED_BY_MEMORY:
-        snprintf(text, cap, "memory for content");
-        break;
-    }
-}
-
 /* Who carries its mail, where that is not its own connector. */
 static void carrier_text(const struct dest_info *d, char *text, size_t cap)
 {
@@ -152,8 +124,10 @@ static void run_snapshot(struct engine_call *call, struct engine *e)
                 d->id = id;
                 d->sessions = info.sessions;
                 d->leased = info.leased;
-                carrier_text(edest_get(e, id), d->carrier, sizeof(d->carrier));
-                limit_text(&info, d->limit, sizeof(d->limit));
+                const struct dest_info *dest = edest_get(e, id);
+                carrier_text(dest, d->carrier, sizeof(d->carrier));
+                limit_words(&info.limited, dest != NULL ? edest_connector(e, dest) : NULL,
+                            info.slowed, &d->limit);
             }
         }
         qsort(s->dests, s->count, sizeof(s->dests[0]), by_id);

@@ -71,7 +71,7 @@ static bool live_destination(void *ctx, uint32_t id, struct bh_live_destination 
     }
     *live = (struct bh_live_destination){.connections = s->dests[low].sessions,
                                          .in_flight = s->dests[low].leased,
-                                         .limit = bh_slice_str(s->dests[low].limit),
+                                         .limit = limit_words_live(&s->dests[low].limit),
                                          .carrier = bh_slice_str(s->dests[low].carrier)};
     return true;
 }

@@ -9,6 +9,7 @@
 #include "control_peer.h"
 #include "control_server.h"
 #include "daemon.h"
+#include "limit_words.h"
 
 struct conn;
 
@@ -16,7 +17,7 @@ struct conn;
 struct snapshot_dest {
     uint32_t id;
     uint32_t sessions, leased;
-    char limit[96];
+    struct limit_words limit;
     char carrier[64]; /* the connector that takes over; empty: none does */
 };
 #define SNAPSHOT_HOSTS_MAX 32

@@ -1,5 +1,7 @@
 #include "sched_policy.h"
 
+#include <string.h>
+
 #include "bh/assert.h"
 
 static uint32_t clamp32(uint64_t value)
@@ -41,12 +43,33 @@ static uint32_t at_least_one(uint32_t value)
     return value > 0 ? value : 1;
 }
 
+/* A timer is late by a little, which is made up for; at high rates several go in one ms. */
+#define RATE_SLACK_NS UINT64_C(10000000)
+
+static struct bh_sched_rate rate_of(struct bh_rate rate)
+{
+    struct bh_sched_rate out = {0};
+    if (rate.count > 0) {
+        const uint64_t interval_ns = (uint64_t)rate.per_ms * 1000000 / rate.count;
+        out.interval_ns = interval_ns > 0 ? interval_ns : 1;
+        out.slack_ns = RATE_SLACK_NS;
+    }
+    return out;
+}
+
+_Static_assert(BH_OF_CONNECTOR == (int)BH_RATE_CONNECTOR && BH_OF_HOST == (int)BH_RATE_HOST &&
+                   BH_OF_DESTINATION == (int)BH_RATE_DESTINATION &&
+                   BH_SCOPES == (int)BH_RATE_SCOPES,
+               "the scheduler and the configuration name the same");
+_Static_assert(BH_PER_MESSAGE == (int)BH_RATE_MESSAGES && BH_KINDS == (int)BH_RATE_KINDS &&
+                   BH_PER_RECIPIENT == (int)BH_RATE_RECIPIENTS,
+               "the scheduler and the configuration name the same");
+
 void sched_policy_of(const struct bh_connector *connector, bool held,
                      struct bh_sched_policy *policy)
 {
     const struct bh_connector_limits *limits = &connector->limits;
     *policy = (struct bh_sched_policy){
-        .connector = connector->index,
         .connections_max = limits->connections,
         .per_destination_max = at_least_one(limits->per_destination),
         .per_destination_start = at_least_one(limits->initial),
@@ -57,6 +80,8 @@ void sched_policy_of(const struct bh_connector *connector, bool held,
         .first_alone = connector->auth.mech != BH_AUTH_NONE,
         .active = !held && connector->state == BH_CONNECTOR_ACTIVE,
     };
+    BH_ASSERT(connector->name.len <= BH_SCHED_NAME_MAX);
+    memcpy(policy->connector, connector->name.ptr, connector->name.len);
     /* Without adaptation connections never shrink for what a partner does, only for what it says.
      */
     policy->per_destination_floor =
@@ -73,9 +98,10 @@ void sched_policy_of(const struct bh_connector *connector, bool held,
     if (policy->per_destination_start > policy->per_destination_max) {
         policy->per_destination_start = policy->per_destination_max;
     }
-    if (limits->rate.count > 0) {
-        policy->rate_interval_us = (uint64_t)limits->rate.per_ms * 1000 / limits->rate.count;
-        policy->rate_burst = 1;
+    for (enum bh_sched_scope scope = 0; scope < BH_SCOPES; scope++) {
+        for (enum bh_sched_kind kind = 0; kind < BH_KINDS; kind++) {
+            policy->rates[scope][kind] = rate_of(limits->rates[scope][kind]);
+        }
     }
     copy_retry(&connector->retry, &policy->retry);
 }

@@ -174,10 +174,10 @@ defaults { retry slow; tls off }"""
 
     def test_what_is_not_there_yet_is_refused(self):
         """A limit that would not be kept is an error at load, not a promise."""
-        self.relay.blocks["defaults"] = "defaults { limits { recipient-rate 60/min } }"
+        self.relay.blocks["defaults"] = "defaults { limits { shared yes } }"
         self.relay.blocks["retry"] = ""
         self.relay.write_config()
         lines = self.say("reload", status=1)
-        self.assertTrue(any("'recipient-rate' is not supported by this version" in line for line in lines), lines)
+        self.assertTrue(any("'shared' is not supported by this version" in line for line in lines), lines)
         self.send(self.relay, "you@bank.test")
         self.remote.wait_messages(1)

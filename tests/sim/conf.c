@@ -239,7 +239,17 @@ static void write_defaults(FILE *out, const struct conf *c)
             c->uncertain_hold ? "hold" : "retry", c->per_destination, c->initial, c->per_host,
             c->idle_s);
     if (c->rate_per_minute > 0) {
-        fprintf(out, "; rate %u/min", c->rate_per_minute);
+        static const char *const rates[] = {"recipient-rate",
+                                            "connection-rate",
+                                            "per-host-rate",
+                                            "per-host-recipient-rate",
+                                            "per-host-connection-rate",
+                                            "per-destination-rate",
+                                            "per-destination-recipient-rate",
+                                            "per-destination-connection-rate",
+                                            "rate"};
+        fprintf(out, "; %s %u/min", rates[c->rate_per_minute % BH_COUNT(rates)],
+                c->rate_per_minute);
     }
     fputs(" } }\n", out);
 }

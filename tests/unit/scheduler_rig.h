@@ -24,7 +24,7 @@ static inline struct rig rig_of(uint32_t sessions_max, uint64_t lease_bytes_max)
 {
     struct rig r = {.now = {.mono_ms = 50000, .unix_ms = 1700000000000}, .next_id = 1};
     r.policy = (struct bh_sched_policy){
-        .connector = 1,
+        .connector = "one",
         .per_destination_max = 20,
         .per_destination_start = 5,
         .per_host_max = 100,

@@ -72,7 +72,7 @@ static const char good[] =
     "  domains [ bank.example\n *.BANK.example.  b\xC3\xBC"
     "cher.example ]\n"
     "  tls verify { ca-file ca.pem; names mx.bank.example .b.example; if-unmet bounce }\n"
-    "  limits { rate 60/min }\n"
+    "  limits { rate 60/min; per-host-connection-rate 5/s }\n"
     "  retry urgent\n"
     "  on reply 450 \"/try later/\" -> slow\n"
     "  timeouts { dot 15m }\n"
@@ -95,8 +95,15 @@ static void values_are_resolved_from_defaults_and_own(void **unused)
     assert_int_equal(bank->limits.connections, 7);
     assert_int_equal(bank->limits.per_destination, 3);
     assert_int_equal(bank->limits.initial, 3); /* never above per-destination */
-    assert_int_equal(bank->limits.rate.count, 60);
-    assert_int_equal(bank->limits.rate.per_ms, 60000);
+    const struct bh_rate rate = bank->limits.rates[BH_RATE_CONNECTOR][BH_RATE_MESSAGES];
+    assert_int_equal(rate.count, 60);
+    assert_int_equal(rate.per_ms, 60000);
+    assert_int_equal(bank->limits.rates[BH_RATE_HOST][BH_RATE_CONNECTIONS].count, 5);
+    assert_int_equal(bank->limits.rates[BH_RATE_HOST][BH_RATE_CONNECTIONS].per_ms, 1000);
+    assert_int_equal(bank->limits.rates[BH_RATE_HOST][BH_RATE_MESSAGES].count, 0);
+    char rate_text[BH_RATE_TEXT_MAX];
+    assert_string_equal(bh_rate_text(rate, rate_text), "60/min");
+    assert_string_equal(bh_rate_text((struct bh_rate){0}, rate_text), "unlimited");
     assert_false(bank->tls.demand.match_domain);
     assert_int_equal(bank->tls.demand.names.count, 2);
     ASSERT_SLICE(bank->tls.demand.ca_file, "ca.pem");

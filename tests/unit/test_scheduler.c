@@ -510,7 +510,7 @@ static void limits_bound_what_opens(void **unused)
         resolved(&r, 1, "a", 1, 1);
         resolved(&r, 2, "b", 1, 1);
         assert_int_equal(opens(&r), cases[i].opens);
-        assert_int_equal(info(&r, 2).limited, cases[i].by);
+        assert_int_equal(info(&r, 2).limited.by, cases[i].by);
         bh_sched_destroy(r.s);
     }
 }
@@ -569,8 +569,8 @@ static void rate_spaces_messages(void **unused)
 {
     (void)unused;
     struct rig r = rig();
-    r.policy.rate_interval_us = 2000000;
-    r.policy.rate_burst = 3;
+    r.policy.rates[BH_OF_CONNECTOR][BH_PER_MESSAGE] = (struct bh_sched_rate){
+        .interval_ns = UINT64_C(2000000000), .slack_ns = UINT64_C(4000000000)};
     r.policy.idle_ms = 60000;
     start(&r, 1, 5, "a", 1);
     assert_int_equal(opens(&r), 3);
@@ -585,7 +585,7 @@ static void rate_spaces_messages(void **unused)
         }
         assert_true(sent <= 3 + passed / 2000);
         if (sent < 5) {
-            assert_int_equal(info(&r, 1).limited, BH_LIMITED_BY_RATE);
+            assert_int_equal(info(&r, 1).limited.by, BH_LIMITED_BY_RATE);
             passed += tick(&r);
         }
     }
@@ -611,7 +611,7 @@ static void memory_bounds_leases(void **unused)
     const struct bh_sched_action big = r.a;
     ready(&r, last - 1, 1);
     nothing(&r);
-    assert_int_equal(info(&r, 1).limited, BH_LIMITED_BY_MEMORY);
+    assert_int_equal(info(&r, 1).limited.by, BH_LIMITED_BY_MEMORY);
     r.a = big;
     delivered(&r);
     expect(&r, BH_SCHED_LEASE, 1);

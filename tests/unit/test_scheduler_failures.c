@@ -451,7 +451,7 @@ static void reload_changes_limits_and_routes(void **unused)
     r.policy.per_destination_max = 2;
     load_as(&r, 1, (struct bh_sched_dest_state){0});
     assert_int_equal(info(&r, 1).window, 2);
-    r.policy.connector = 2;
+    r.policy.connector[0] = '2';
     load_as(&r, 1, (struct bh_sched_dest_state){0});
     expect(&r, BH_SCHED_RESOLVE, 1);
     ready(&r, old, 1);

@@ -22,6 +22,8 @@
 #define SESSIONS_MAX 64
 #define EVENTS_MAX 512
 #define SEEDS 1500
+#define WENT_MAX 2000
+#define RECIPIENTS_MAX 5
 
 enum place { NOWHERE, FRESH, READY, DUE, ENDED };
 
@@ -30,6 +32,7 @@ struct entry {
     enum place place;
     int64_t due_unix_ms;
     uint64_t size;
+    uint16_t recipients;
     uint32_t attempts;
     bool leased;
     bool lost;      /* fresh, and skipped: the lane is read again with the next second */
@@ -84,6 +87,17 @@ struct model_dest {
     struct bh_sched_policy policy;
 };
 
+/* What went by a rate, as somebody beside the core would write it down. */
+struct model_rate {
+    uint32_t count;
+    struct {
+        uint64_t at_ms, interval_ns;
+        uint32_t session; /* that it went with */
+        uint32_t charged; /* one, or a message's recipients */
+        uint64_t item;    /* 0: a connection */
+    } went[WENT_MAX];
+};
+
 struct world {
     struct bh_sched *s;
     struct bh_sched_params params;
@@ -104,6 +118,10 @@ struct world {
     uint64_t lease_bytes;
     uint32_t leased;
     unsigned long steps;
+    struct bh_sched_rate rates[CONNECTORS][BH_SCOPES][BH_KINDS];
+    bool reloading; /* rates are some of the old, some of the new */
+    struct model_rate of_connectors[CONNECTORS][BH_KINDS], of_dests[DESTS + 1][BH_KINDS],
+        of_hosts[HOSTS][BH_KINDS];
 };
 
 /* Every so many allocations fail, where a world is to be short of memory. */
@@ -170,10 +188,100 @@ static struct bh_sched_address address_of(uint32_t host)
     return a;
 }
 
+static uint32_t connector_of(const struct bh_sched_policy *policy)
+{
+    return (uint32_t)(policy->connector[0] - '0');
+}
+
+static void random_rates(struct world *w, uint32_t connector)
+{
+    for (enum bh_sched_scope scope = 0; scope < BH_SCOPES; scope++) {
+        for (enum bh_sched_kind kind = 0; kind < BH_KINDS; kind++) {
+            w->rates[connector][scope][kind] = (struct bh_sched_rate){0};
+            if (pick(w, 5) == 0) {
+                w->rates[connector][scope][kind] = (struct bh_sched_rate){
+                    .interval_ns = 1000000 * (1 + (uint64_t)pick(w, 900)) + pick(w, 1000000),
+                    .slack_ns = pick(w, 2) * (uint64_t)pick(w, 2000000000)};
+            }
+        }
+    }
+}
+
+/* ---- rates, seen from outside ---- */
+
+/* Whatever of them went from any time on, the next one went no sooner than they take. */
+static void went(const struct world *w, struct model_rate *m, const struct bh_sched_rate *rate,
+                 uint32_t session, uint64_t item, uint32_t charged)
+{
+    uint64_t takes_ns = 0;
+    if (rate->interval_ns == 0 || w->reloading) {
+        return;
+    }
+    for (uint32_t i = m->count; i-- > 0;) {
+        takes_ns += m->went[i].interval_ns * m->went[i].charged;
+        /* Times count in whole ms. */
+        assert_true(takes_ns <=
+                    (w->now.mono_ms - m->went[i].at_ms) * 1000000 + rate->slack_ns + 1000);
+    }
+    assert_true(m->count < WENT_MAX);
+    m->went[m->count].at_ms = w->now.mono_ms;
+    m->went[m->count].interval_ns = rate->interval_ns;
+    m->went[m->count].session = session;
+    m->went[m->count].item = item;
+    m->went[m->count].charged = charged;
+    m->count++;
+}
+
+/* It did not go, after all. */
+static void went_not(struct model_rate *m, uint32_t session, uint64_t item)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < m->count; i++) {
+        if (m->went[i].session != session || m->went[i].item != item) {
+            m->went[kept++] = m->went[i];
+        }
+    }
+    m->count = kept;
+}
+
+static void message_went(struct world *w, const struct model_session *m,
+                         const struct bh_sched_item *item)
+{
+    const struct bh_sched_policy *policy = &w->dests[item->destination].policy;
+    const uint32_t connector = connector_of(policy);
+    for (enum bh_sched_kind kind = BH_PER_MESSAGE; kind <= BH_PER_RECIPIENT; kind++) {
+        const uint32_t charged = kind == BH_PER_MESSAGE ? 1 : item->recipients;
+        went(w, &w->of_connectors[connector][kind], &w->rates[connector][BH_OF_CONNECTOR][kind],
+             m->id, item->id, charged);
+        went(w, &w->of_dests[item->destination][kind], &policy->rates[BH_OF_DESTINATION][kind],
+             m->id, item->id, charged);
+        went(w, &w->of_hosts[m->hosts[0]][kind], &policy->rates[BH_OF_HOST][kind], m->id, item->id,
+             charged);
+    }
+}
+
+static void message_went_not(struct world *w, const struct model_session *m,
+                             const struct bh_sched_item *item)
+{
+    for (enum bh_sched_kind kind = BH_PER_MESSAGE; kind <= BH_PER_RECIPIENT; kind++) {
+        went_not(&w->of_connectors[m->connector][kind], m->id, item->id);
+        went_not(&w->of_dests[item->destination][kind], m->id, item->id);
+        went_not(&w->of_hosts[m->hosts[0]][kind], m->id, item->id);
+    }
+}
+
+/* All of a host's rates are counted anew: what is owed by an old one counts by the new one. */
+static void forget_what_went(struct world *w)
+{
+    memset(w->of_connectors, 0, sizeof(w->of_connectors));
+    memset(w->of_dests, 0, sizeof(w->of_dests));
+    memset(w->of_hosts, 0, sizeof(w->of_hosts));
+}
+
 static struct bh_sched_policy random_policy(struct world *w, uint32_t dest)
 {
-    return (struct bh_sched_policy){
-        .connector = dest % CONNECTORS,
+    struct bh_sched_policy policy = {
+        .connector = {(char)('0' + dest % CONNECTORS)},
         .connections_max = pick(w, 2) == 0 ? 0 : 1 + pick(w, 6),
         .per_destination_max = 1 + pick(w, 6),
         .per_destination_start = 1 + pick(w, 3),
@@ -181,8 +289,6 @@ static struct bh_sched_policy random_policy(struct world *w, uint32_t dest)
         .messages_per_connection = pick(w, 2) == 0 ? 0 : 1 + pick(w, 20),
         .connection_life_ms = pick(w, 2) == 0 ? 0 : 5000 + pick(w, 30000),
         .idle_ms = 1000 + pick(w, 5000),
-        .rate_interval_us = pick(w, 3) == 0 ? 1000 * (1 + (uint64_t)pick(w, 900)) : 0,
-        .rate_burst = pick(w, 5),
         .active = w->healed || pick(w, 8) != 0,
         .retry = {.intervals_ms = {5000, 20000},
                   .intervals = 2,
@@ -192,6 +298,15 @@ static struct bh_sched_policy random_policy(struct world *w, uint32_t dest)
                   .glitch_ms = 2000,
                   .jitter_permille = 100},
     };
+    memcpy(policy.rates, w->rates[dest % CONNECTORS], sizeof(policy.rates));
+    return policy;
+}
+
+/* Perhaps by another connector, whose rates count what it owes. */
+static void new_policy(struct world *w, uint32_t dest, uint32_t as)
+{
+    w->dests[dest].policy = random_policy(w, as);
+    memset(w->of_dests[dest], 0, sizeof(w->of_dests[dest]));
 }
 
 static bool has_entries(const struct world *w, uint32_t dest)
@@ -245,8 +360,10 @@ static void look(struct world *w, struct event *e)
         } else if (e->item_count == e->count) {
             e->more = true;
         } else {
-            e->items[e->item_count++] =
-                (struct bh_sched_item){.id = i + 1, .destination = e->dest, .size = entry->size};
+            e->items[e->item_count++] = (struct bh_sched_item){.id = i + 1,
+                                                               .destination = e->dest,
+                                                               .recipients = entry->recipients,
+                                                               .size = entry->size};
         }
     }
 }
@@ -288,25 +405,31 @@ static void on_open(struct world *w, const struct bh_sched_action *a)
     may_leave(w, a->destination);
     assert_true(
         w->now.mono_ms >=
-        w->sites[d->site][d->policy.connector][d->demand].rest_until_ms); /* not in circles */
+        w->sites[d->site][connector_of(&d->policy)][d->demand].rest_until_ms); /* not in circles */
     assert_in_range(a->count, 1, BH_ROUND_ADDRESSES_MAX);
     *m = (struct model_session){.id = a->session,
                                 .dests = UINT64_C(1) << a->destination,
-                                .site = &w->sites[d->site][d->policy.connector][d->demand],
-                                .connector = d->policy.connector,
+                                .site = &w->sites[d->site][connector_of(&d->policy)][d->demand],
+                                .connector = connector_of(&d->policy),
                                 .demand = d->demand,
                                 .host_count = a->count};
     for (uint32_t i = 0; i < a->count; i++) {
         m->hosts[i] = a->addresses[i].host;
+        went(w, &w->of_hosts[m->hosts[i]][BH_PER_CONNECTION],
+             &d->policy.rates[BH_OF_HOST][BH_PER_CONNECTION], m->id, 0, 1);
         assert_true(sessions_where(w, UINT32_MAX, UINT32_MAX, m->hosts[i]) <=
                     d->policy.per_host_max);
     }
     assert_true(sessions_where(w, UINT32_MAX, UINT32_MAX, UINT32_MAX) <= w->params.sessions_max);
     assert_true(d->policy.connections_max == 0 ||
-                sessions_where(w, d->policy.connector, UINT32_MAX, UINT32_MAX) <=
+                sessions_where(w, connector_of(&d->policy), UINT32_MAX, UINT32_MAX) <=
                     d->policy.connections_max);
     assert_true(sessions_where(w, UINT32_MAX, a->destination, UINT32_MAX) <=
                 d->policy.per_destination_max);
+    went(w, &w->of_connectors[m->connector][BH_PER_CONNECTION],
+         &d->policy.rates[BH_OF_CONNECTOR][BH_PER_CONNECTION], m->id, 0, 1);
+    went(w, &w->of_dests[a->destination][BH_PER_CONNECTION],
+         &d->policy.rates[BH_OF_DESTINATION][BH_PER_CONNECTION], m->id, 0, 1);
     struct event *e = later(w, OPENED, 5 + pick(w, 300));
     e->session = a->session;
     for (uint32_t i = 0; i < a->count; i++) {
@@ -364,8 +487,9 @@ static void settle(struct world *w, struct bh_sched_item *item, enum place place
 }
 
 /* Cancelled by an operator before it was its turn in the lease. */
-static void gone(struct world *w, struct bh_sched_item *item)
+static void gone(struct world *w, const struct model_session *m, struct bh_sched_item *item)
 {
+    message_went_not(w, m, item);
     struct entry *entry = &w->entries[item->id - 1];
     entry->leased = false;
     entry->place = ENDED;
@@ -376,8 +500,9 @@ static void gone(struct world *w, struct bh_sched_item *item)
 }
 
 /* A bulk job means it: it is to be found again as it was. */
-static void pass_over(struct world *w, struct bh_sched_item *item)
+static void pass_over(struct world *w, const struct model_session *m, struct bh_sched_item *item)
 {
+    message_went_not(w, m, item);
     struct entry *entry = &w->entries[item->id - 1];
     entry->leased = false;
     entry->lost = entry->place == FRESH;
@@ -417,7 +542,8 @@ static void on_lease(struct world *w, const struct bh_sched_action *a)
         assert_true(first == ((m->dests >> dest & 1) == 0)); /* in a row */
         m->dests |= UINT64_C(1) << dest;
         may_leave(w, dest);
-        assert_int_equal(w->dests[dest].policy.connector, m->connector);
+        assert_int_equal(connector_of(&w->dests[dest].policy), m->connector);
+        message_went(w, m, a->items[i]);
         /* It has shown what this destination's plan demands; no other demand's session is used. */
         assert_int_equal(m->demand, w->dests[dest].demand);
         assert_true(leases_of(w, dest) <= w->dests[dest].policy.per_destination_max);
@@ -537,6 +663,8 @@ static void close_session(struct world *w, struct model_session *m, uint32_t fai
     for (uint32_t i = 0; i < m->host_count && outcome != NULL; i++) {
         if (failed_host == UINT32_MAX || m->hosts[i] == failed_host) {
             failed[count++] = address_of(m->hosts[i]);
+        } else if (!m->ready) {
+            went_not(&w->of_hosts[m->hosts[i]][BH_PER_CONNECTION], m->id, 0);
         }
     }
     if (outcome == NULL && m->ready && !m->idle && !m->tried) {
@@ -555,6 +683,7 @@ static void give_back(struct world *w, struct model_session *m)
         w->entries[item->id - 1].leased = false;
         w->leased--;
         w->lease_bytes -= item->size;
+        message_went_not(w, m, item);
         bh_sched_item_returned(w->s, item, w->now);
         drain(w);
     }
@@ -578,7 +707,7 @@ static void nothing_leaves(struct world *w, struct model_session *m)
         give_back(w, m); /* idle, it would be given the same again at once */
     }
     while (m->leased_next < m->leased_count) {
-        pass_over(w, m->leased[m->leased_next++]);
+        pass_over(w, m, m->leased[m->leased_next++]);
         drain(w);
     }
     if (back || pick(w, 2) == 0) {
@@ -604,6 +733,11 @@ static void on_opened(struct world *w, const struct event *e)
         close_session(w, m, e->host, &go_away);
     } else {
         const struct bh_sched_address a = address_of(e->host);
+        for (uint32_t i = 0; i < m->host_count; i++) {
+            if (m->hosts[i] != e->host) {
+                went_not(&w->of_hosts[m->hosts[i]][BH_PER_CONNECTION], m->id, 0);
+            }
+        }
         m->ready = true;
         m->idle = true;
         m->host_count = 1;
@@ -664,7 +798,7 @@ static void on_delivered(struct world *w, const struct event *e)
     } else if (behaviour == DEFER) {
         settle(w, item, DUE, BH_SIGNAL_DEFERRED, &try_later);
     } else if (pick(w, 20) == 0) {
-        gone(w, item);
+        gone(w, m, item);
     } else {
         settle(w, item, ENDED, BH_SIGNAL_SUCCESS, NULL);
     }
@@ -697,8 +831,7 @@ static void on_resolved(struct world *w, uint32_t dest)
     struct bh_sched_address addresses[2] = {address_of(d->site), address_of(d->site + 1)};
     /* What is published for it may have changed since. */
     d->demand = pick(w, 4) == 0 ? pick(w, DEMANDS) : d->demand;
-    char key[3] = {(char)('a' + d->site), (char)('0' + d->policy.connector),
-                   (char)('0' + d->demand)};
+    char key[3] = {(char)('a' + d->site), d->policy.connector[0], (char)('0' + d->demand)};
     bh_sched_resolved(w->s, dest, bh_slice(key, sizeof(key)), addresses, 1 + d->site % 2,
                       10000 + pick(w, 50000), w->now);
 }
@@ -739,12 +872,16 @@ static void add_mail(struct world *w)
         *entry = (struct entry){.dest = dest,
                                 .place = pick(w, 3) == 0 ? READY : FRESH,
                                 .picky = pick(w, 4) == 0,
+                                .recipients = (uint16_t)(1 + pick(w, RECIPIENTS_MAX)),
                                 .size = 1 + pick(w, pick(w, 10) == 0 ? 400000 : 20000)};
         if (!w->dests[dest].loaded) {
             load(w, dest);
         }
-        const struct bh_sched_item item = {
-            .id = w->entry_count, .destination = dest, .size = entry->size, .fresh = true};
+        const struct bh_sched_item item = {.id = w->entry_count,
+                                           .destination = dest,
+                                           .recipients = entry->recipients,
+                                           .size = entry->size,
+                                           .fresh = true};
         if (entry->place == READY) {
             bh_sched_dirty(w->s, dest, w->now);
         } else {
@@ -785,12 +922,31 @@ static void step_clock(struct world *w, int64_t by_ms)
     bh_sched_clock_stepped(w->s, w->now);
 }
 
+/* Other rates, of all that is loaded with the connector. */
+static void reload_rates(struct world *w, uint32_t connector)
+{
+    random_rates(w, connector);
+    w->reloading = true;
+    for (uint32_t dest = 1; dest <= DESTS; dest++) {
+        struct model_dest *d = &w->dests[dest];
+        if (connector_of(&d->policy) != connector) {
+            continue;
+        }
+        memcpy(d->policy.rates, w->rates[connector], sizeof(d->policy.rates));
+        if (d->loaded) {
+            load(w, dest);
+            drain(w);
+        }
+    }
+    w->reloading = false;
+    forget_what_went(w);
+}
+
 static void something(struct world *w)
 {
     const uint32_t dest = 1 + pick(w, DESTS);
-    struct model_dest *d = &w->dests[dest];
-    switch (pick(w, 10)) {
-    case 9:
+    switch (pick(w, 11)) {
+    case 10:
         w->job = !w->job;
         break;
     case 0:
@@ -806,8 +962,13 @@ static void something(struct world *w)
         bh_sched_drop_window(w->s, dest, w->now);
         break;
     case 4:
-        d->policy = random_policy(w, pick(w, 4) == 0 ? dest + 1 : dest);
+        new_policy(w, dest, pick(w, 4) == 0 ? dest + 1 : dest);
         load(w, dest);
+        break;
+    case 9:
+        if (pick(w, 6) == 0) {
+            reload_rates(w, dest % CONNECTORS);
+        }
         break;
     case 5:
         if (pick(w, 4) == 0) {
@@ -833,7 +994,7 @@ static void heal(struct world *w)
         w->hosts[i] = OK;
     }
     for (uint32_t dest = 1; dest <= DESTS; dest++) {
-        w->dests[dest].policy = random_policy(w, dest);
+        new_policy(w, dest, dest);
         w->dests[dest].held = false;
         if (w->dests[dest].loaded) {
             load(w, dest);
@@ -931,6 +1092,9 @@ static void begin(struct world *w, uint64_t seed)
     w->s = bh_sched_create(&w->params);
     assert_non_null(w->s);
     w->able = pick(w, 1U << HOSTS);
+    for (uint32_t connector = 0; connector < CONNECTORS; connector++) {
+        random_rates(w, connector);
+    }
     for (uint32_t dest = 1; dest <= DESTS; dest++) {
         w->dests[dest].policy = random_policy(w, dest);
         w->dests[dest].site = dest % SITES;
@@ -946,6 +1110,7 @@ static void assert_empty(const struct world *w)
     assert_int_equal(totals.sessions, 0);
     assert_int_equal(totals.hosts, 0);
     assert_int_equal(totals.connectors, 0);
+    assert_int_equal(totals.owing, 0);
     assert_int_equal(totals.items, 0);
     assert_true(bh_sched_deadline_ms(w->s) == UINT64_MAX);
 }

@@ -198,8 +198,7 @@ enum {
     BH_CAN_LISTEN_TLS = 1 << 17,
     BH_CAN_PROXY = 1 << 18,
     BH_CAN_SYSTEMD = 1 << 19,
-    BH_CAN_RECIPIENT_RATE = 1 << 20,
-    BH_CAN_ALL = (1 << 21) - 1,
+    BH_CAN_ALL = (1 << 20) - 1,
 };
 
 /** Refuse what the engine cannot do: an error for each use. @return false if there was one */

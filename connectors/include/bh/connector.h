@@ -110,14 +110,17 @@ struct bh_retry {
     uint64_t expire_bounces_ms;
 };
 
+/** Whose rate it is, and of what. */
+enum bh_rate_scope { BH_RATE_CONNECTOR, BH_RATE_DESTINATION, BH_RATE_HOST, BH_RATE_SCOPES };
+enum bh_rate_kind { BH_RATE_MESSAGES, BH_RATE_RECIPIENTS, BH_RATE_CONNECTIONS, BH_RATE_KINDS };
+
 struct bh_connector_limits {
     uint32_t connections;     /* 0: unlimited */
     uint32_t per_destination; /* connections */
     uint32_t initial;         /* connections to a destination without recent success */
     uint32_t per_host;        /* connections to one address, across connectors */
     bool shared; /* `connections` and the rates are meant for a fleet, not this node alone */
-    struct bh_rate rate;           /* messages */
-    struct bh_rate recipient_rate; /* recipients */
+    struct bh_rate rates[BH_RATE_SCOPES][BH_RATE_KINDS]; /* of a host: by address */
     uint32_t recipients_per_transaction;
     uint32_t messages_per_connection; /* 0: unlimited */
     uint64_t connection_life_ms;
@@ -238,6 +241,10 @@ const struct bh_tls_demand *bh_connector_tls_demand(const struct bh_connector *c
 /** May credentials go to a peer that proved nothing? Only while a dated exception says so. */
 bool bh_connector_allows_unauthenticated_auth(const struct bh_connector *connector,
                                               int64_t unix_ms);
+
+#define BH_RATE_TEXT_MAX 32
+/** As it stands in a file: "60/min", "unlimited". NUL-terminated. @return text */
+const char *bh_rate_text(struct bh_rate rate, char text[BH_RATE_TEXT_MAX]);
 
 /** The wait before try `n` (from 0): the n-th interval, the last one for any later. Without jitter.
  */

@@ -239,6 +239,34 @@ static void put_stop(const struct bh_view *v, struct bh_json *j, const struct bh
     }
 }
 
+/* In words, and in parts for programs. */
+static void put_limit(struct bh_json *j, const struct bh_live_limit *limit)
+{
+    if (limit->by == NULL) {
+        return;
+    }
+    view_str(j, "limit", limit->text);
+    bh_json_key(j, "limited");
+    bh_json_begin_object(j);
+    view_cstr(j, "by", limit->by);
+    if (limit->of != NULL) {
+        view_cstr(j, "of", limit->of);
+    }
+    if (limit->what != NULL) {
+        view_cstr(j, "what", limit->what);
+        view_str(j, "rate", limit->rate);
+    }
+    if (limit->max > 0) {
+        view_u64(j, "used", limit->used);
+        view_u64(j, "max", limit->max);
+        view_bool(j, "half", limit->half);
+    }
+    if (limit->host.len > 0) {
+        view_str(j, "host", limit->host);
+    }
+    bh_json_end_object(j);
+}
+
 static void put_live(const struct bh_view *v, struct bh_json *j, uint32_t id)
 {
     struct bh_live_destination live = {0};
@@ -250,9 +278,7 @@ static void put_live(const struct bh_view *v, struct bh_json *j, uint32_t id)
     if (live.carrier.len > 0) {
         view_str(j, "carrier", live.carrier);
     }
-    if (live.limit.len > 0) {
-        view_str(j, "limit", live.limit);
-    }
+    put_limit(j, &live.limit);
 }
 
 /* What an entry waits for when its destination stands: with `list`, `show` and `why`, so that

@@ -35,6 +35,10 @@ void bh_sched_destroy(struct bh_sched *s)
         bh_map_remove(&s->sites, node);
         free(BH_CONTAINER(node, struct site, node));
     }
+    while ((node = bh_map_next(&s->owing, NULL)) != NULL) {
+        bh_map_remove(&s->owing, node);
+        free(BH_CONTAINER(node, struct owing, node));
+    }
     while ((node = bh_map_next(&s->hosts, NULL)) != NULL) {
         bh_map_remove(&s->hosts, node);
         free(BH_CONTAINER(node, struct host, node));
@@ -49,10 +53,12 @@ void bh_sched_destroy(struct bh_sched *s)
     bh_map_fini(&s->connectors);
     bh_map_fini(&s->sessions);
     bh_map_fini(&s->known);
+    bh_map_fini(&s->owing);
     bh_heap_fini(&s->dest_timers);
     bh_heap_fini(&s->session_timers);
-    bh_heap_fini(&s->connector_timers);
+    bh_heap_fini(&s->rate_timers);
     bh_heap_fini(&s->host_timers);
+    bh_heap_fini(&s->owing_timers);
     free(s->actions);
     free(s);
 }
@@ -163,11 +169,9 @@ uint64_t sched_mono_of(const struct bh_sched *s, int64_t unix_ms)
                                      : s->now.mono_ms + (uint64_t)(unix_ms - s->now.unix_ms);
 }
 
-struct connector *sched_connector(struct bh_sched *s, uint32_t id)
+struct connector *sched_connector(struct bh_sched *s, const char *name)
 {
-    unsigned char key[4];
-    bh_put_be32(key, id);
-    struct bh_map_node *node = bh_map_find(&s->connectors, bh_slice(key, sizeof(key)));
+    struct bh_map_node *node = bh_map_find(&s->connectors, bh_slice_str(name));
     if (node != NULL) {
         return BH_CONTAINER(node, struct connector, node);
     }
@@ -175,8 +179,10 @@ struct connector *sched_connector(struct bh_sched *s, uint32_t id)
     if (c == NULL) {
         return NULL;
     }
-    memcpy(c->key, key, sizeof(key));
-    c->node.key = bh_slice(c->key, sizeof(c->key));
+    memcpy(c->name, name, strlen(name) + 1);
+    c->node.key = bh_slice_str(c->name);
+    c->serial = ++s->next_serial;
+    rate_init(c->buckets, c, NULL);
     if (bh_map_insert(&s->connectors, &c->node) != BH_OK) {
         free(c);
         return NULL;
@@ -186,14 +192,9 @@ struct connector *sched_connector(struct bh_sched *s, uint32_t id)
 
 void sched_connector_release(struct bh_sched *s, struct connector *c)
 {
-    if (c->dests > 0 || c->limit.sessions > 0 || c->rate_first != NULL) {
-        return;
+    if (c->dests > 0 || c->limit.sessions > 0 || rate_keeps(s, c->buckets)) {
+        return; /* or a reload would forget what its rates owe */
     }
-    if (c->next_us > s->now.mono_ms * 1000) {
-        sched_set_timer(s, &s->connector_timers, &c->timer, c->next_us / 1000 + 1);
-        return; /* or a reload would forget what its rate owes */
-    }
-    bh_heap_remove(&s->connector_timers, &c->timer);
     bh_map_remove(&s->connectors, &c->node);
     free(c);
 }
@@ -216,8 +217,8 @@ void sched_keep_said(struct bh_sched_said *said, const struct bh_outcome *outcom
 uint64_t bh_sched_deadline_ms(const struct bh_sched *s)
 {
     uint64_t deadline = s->tick_ms;
-    const struct bh_heap *const heaps[] = {&s->dest_timers, &s->session_timers,
-                                           &s->connector_timers, &s->host_timers};
+    const struct bh_heap *const heaps[] = {&s->dest_timers, &s->session_timers, &s->rate_timers,
+                                           &s->host_timers, &s->owing_timers};
     for (size_t i = 0; i < BH_COUNT(heaps); i++) {
         const struct bh_heap_node *first = bh_heap_first(heaps[i]);
         if (first != NULL && first->at < deadline) {
@@ -255,6 +256,10 @@ static void rearm_all(struct bh_sched *s)
         next = bh_map_next(&s->connectors, node);
         sched_connector_release(s, BH_CONTAINER(node, struct connector, node));
     }
+    for (struct bh_map_node *node = bh_map_next(&s->owing, NULL); node != NULL; node = next) {
+        next = bh_map_next(&s->owing, node);
+        rate_release_owing(s, BH_CONTAINER(node, struct owing, node));
+    }
 }
 
 static void tick_blocked(struct bh_sched *s)
@@ -288,15 +293,17 @@ void bh_sched_tick(struct bh_sched *s, struct bh_now now)
         bh_heap_remove(&s->session_timers, node);
         session_timer_fired(s, BH_CONTAINER(node, struct session, timer));
     }
-    while ((node = bh_heap_first(&s->connector_timers)) != NULL && node->at <= now.mono_ms) {
-        bh_heap_remove(&s->connector_timers, node);
-        struct connector *c = BH_CONTAINER(node, struct connector, timer);
-        site_step_rate(s, c);
-        sched_connector_release(s, c);
+    while ((node = bh_heap_first(&s->rate_timers)) != NULL && node->at <= now.mono_ms) {
+        bh_heap_remove(&s->rate_timers, node);
+        rate_step(s, BH_CONTAINER(node, struct bucket, timer));
     }
     while ((node = bh_heap_first(&s->host_timers)) != NULL && node->at <= now.mono_ms) {
         bh_heap_remove(&s->host_timers, node);
         host_release(s, BH_CONTAINER(node, struct host, timer));
+    }
+    while ((node = bh_heap_first(&s->owing_timers)) != NULL && node->at <= now.mono_ms) {
+        bh_heap_remove(&s->owing_timers, node);
+        rate_release_owing(s, BH_CONTAINER(node, struct owing, timer));
     }
     if (s->tick_ms <= now.mono_ms) {
         tick_blocked(s);
@@ -354,5 +361,6 @@ void bh_sched_totals(const struct bh_sched *s, struct bh_sched_totals *totals)
         .lease_bytes = s->lease_bytes,
         .hosts = (uint32_t)s->hosts.count,
         .connectors = (uint32_t)s->connectors.count,
+        .owing = (uint32_t)s->owing.count,
     };
 }

@@ -31,7 +31,20 @@ void dest_destroy(struct bh_sched *s, struct dest *d)
     free(d);
 }
 
-static void arm_timer(struct bh_sched *s, struct dest *d)
+/* When a rate of its own lets it go on. */
+static uint64_t pace_ends_ms(const struct bh_sched *s, const struct dest *d)
+{
+    uint64_t at = UINT64_MAX;
+    if (d->items + d->detours > 0 && d->pace_until_ms > s->now.mono_ms) {
+        at = d->pace_until_ms;
+    }
+    if (d->items + d->detours > 0 && d->open_at_ms > s->now.mono_ms && d->open_at_ms < at) {
+        at = d->open_at_ms;
+    }
+    return at;
+}
+
+void dest_arm_timer(struct bh_sched *s, struct dest *d)
 {
     uint64_t at = UINT64_MAX;
     if (d->policy.active && !d->held) {
@@ -40,6 +53,8 @@ static void arm_timer(struct bh_sched *s, struct dest *d)
         } else if (d->next_due_unix_ms != INT64_MAX) {
             at = sched_mono_of(s, d->next_due_unix_ms);
         }
+        const uint64_t paced = pace_ends_ms(s, d);
+        at = paced < at ? paced : at;
     }
     if (d->idle_since_ms > 0 && d->idle_since_ms + DEST_IDLE_MS < at) {
         at = d->idle_since_ms + DEST_IDLE_MS;
@@ -78,7 +93,13 @@ static bool maybe_forget(struct bh_sched *s, struct dest *d)
         }
         return false;
     }
-    if (sched_emit(s, BH_SCHED_FORGET, d->id) == NULL) {
+    struct bh_sched_action *action = sched_emit(s, BH_SCHED_FORGET, d->id);
+    if (action == NULL) {
+        return false;
+    }
+    if (!rate_put_owing(s, d)) {
+        sched_unemit(s);
+        sched_starve(s);
         return false;
     }
     dest_destroy(s, d);
@@ -146,7 +167,7 @@ static void step_runnable(struct bh_sched *s, struct dest *d)
             dest_failed(s, d, BH_SCHED_THEIRS, &outcome, true);
             return;
         }
-        if (!d->in_turn && d->items > 0) {
+        if (!d->in_turn && d->items > 0 && d->pace_until_ms <= s->now.mono_ms) {
             site_turn_add(d->site, d);
         }
         site_step_soon(s, d->site);
@@ -161,7 +182,7 @@ void dest_step(struct bh_sched *s, struct dest *d)
         item_drop_window(s, d);
     }
     if (!maybe_forget(s, d)) {
-        arm_timer(s, d);
+        dest_arm_timer(s, d);
     }
 }
 
@@ -210,7 +231,7 @@ void dest_wait_too(struct bh_sched *s, struct dest *d, const struct dest *other)
     if (d->parked && d->by_site && d->backoff_until_mono_ms > s->now.mono_ms &&
         d->backoff_until_mono_ms < other->backoff_until_mono_ms) {
         set_backoff(s, d, other->backoff_until_unix_ms);
-        arm_timer(s, d);
+        dest_arm_timer(s, d);
     }
 }
 
@@ -238,6 +259,7 @@ static struct dest *create(struct bh_sched *s, uint32_t id, struct connector *co
         free(d);
         return NULL;
     }
+    rate_take_owing(s, d);
     d->connector = connector;
     connector->dests++;
     d->parked = state->parked;
@@ -269,6 +291,27 @@ static void change_connector(struct bh_sched *s, struct dest *d, struct connecto
     sched_connector_release(s, old);
 }
 
+/* What waits by rates that have changed asks again. */
+static void set_policy(struct bh_sched *s, struct dest *d, const struct bh_sched_policy *policy)
+{
+    static const struct bh_sched_rate none[BH_KINDS];
+    struct connector *c = d->connector;
+    const struct bh_sched_rate *own = policy->rates[BH_OF_CONNECTOR];
+    const bool changed = memcmp(&d->policy.rates, &policy->rates, sizeof(policy->rates)) != 0 ||
+                         memcmp(&c->rates, own, sizeof(c->rates)) != 0;
+    d->policy = *policy;
+    if (!changed) {
+        return;
+    }
+    memcpy(c->rates, own, sizeof(c->rates));
+    c->paced = memcmp(c->rates, none, sizeof(none)) != 0;
+    d->paced = memcmp(policy->rates[BH_OF_DESTINATION], none, sizeof(none)) != 0 ||
+               memcmp(policy->rates[BH_OF_HOST], none, sizeof(none)) != 0;
+    d->pace_until_ms = 0;
+    d->open_at_ms = 0;
+    rate_hurry(s, c, d->site);
+}
+
 enum bh_status bh_sched_load(struct bh_sched *s, uint32_t destination,
                              const struct bh_sched_dest_state *state, struct bh_now now)
 {
@@ -297,7 +340,7 @@ enum bh_status bh_sched_load(struct bh_sched *s, uint32_t destination,
             d->plan_until_ms = 0;
         }
     }
-    d->policy = *policy;
+    set_policy(s, d, policy);
     d->held = state->held;
     d->has_entries = d->has_entries || state->has_entries;
     if (d->window > policy->per_destination_max) {
@@ -322,7 +365,7 @@ enum bh_status bh_sched_carry(struct bh_sched *s, uint32_t destination,
         return BH_ENOMEM;
     }
     change_connector(s, d, connector);
-    d->policy = *policy;
+    set_policy(s, d, policy);
     d->plan_until_ms = 0;
     d->ending = false;
     d->parked = false;
@@ -476,30 +519,6 @@ void bh_sched_resolved_to_end(struct bh_sched *s, uint32_t destination, struct b
         d->plan_until_ms = now.mono_ms + TICK_MS;
         dest_step(s, d);
     }
-}
-
-bool bh_sched_info(const struct bh_sched *s, uint32_t destination, struct bh_sched_dest_info *info)
-{
-    const struct dest *d = dest_find(s, destination);
-    if (d == NULL) {
-        return false;
-    }
-    *info = (struct bh_sched_dest_info){
-        .items = d->items + d->detours,
-        .leased = d->leased_count,
-        .sessions = d->sessions,
-        .window = d->window,
-        .fresh = d->fresh_items,
-        .held = d->held,
-        .parked = d->parked,
-        .resolving = d->resolving,
-        .backoff_until_unix_ms =
-            d->backoff_until_unix_ms > s->now.unix_ms ? d->backoff_until_unix_ms : 0,
-        .next_due_unix_ms = d->next_due_unix_ms,
-        .limited = d->items + d->detours > 0 ? d->limited : BH_LIMITED_BY_NOTHING,
-        .said = d->said.at_unix_ms != 0 ? &d->said : NULL,
-    };
-    return true;
 }
 
 uint32_t bh_sched_next_dest(const struct bh_sched *s, uint32_t after)

@@ -30,15 +30,43 @@ struct limit {
     uint64_t wanted_ms; /* 0: not lately */
 };
 
+/* What a rate has let pass (GCRA). */
+struct gcra {
+    uint64_t due_ns;      /* theoretical time of the next one, monotonic */
+    uint64_t interval_ns; /* that due_ns was counted by; 0: nothing was */
+    uint64_t spent_ms;    /* when something went last */
+    uint32_t by;          /* serial of the connector that counted it; 0: there is but one */
+};
+
+struct bucket;
+
+/* A site that waits for a rate. */
+struct rate_wait {
+    struct bucket *at; /* NULL: it does not wait */
+    struct site *site;
+    struct rate_wait *next, *prev;
+};
+
+/* A rate that sites share, and who waits for it. Its owner is one of the two. */
+struct bucket {
+    struct gcra gcra;
+    struct bh_heap_node timer; /* when the next one passes, or when nothing is owed any more */
+    struct rate_wait *first, *last;
+    bool stepping; /* its owner is not freed meanwhile */
+    struct connector *connector;
+    struct host *host;
+};
+
 struct connector {
     struct bh_map_node node;
-    struct bh_heap_node timer; /* when the rate lets the next message pass */
-    unsigned char key[4];
+    char name[BH_SCHED_NAME_MAX + 1];
+    uint32_t serial;
     uint32_t dests; /* loaded with it */
     struct limit limit;
-    struct link *idle;                   /* sessions */
-    struct site *rate_first, *rate_last; /* sites that wait for the rate */
-    uint64_t next_us;                    /* GCRA: theoretical time of the next message, monotonic */
+    struct link *idle;                    /* sessions */
+    struct bh_sched_rate rates[BH_KINDS]; /* as loaded last: they change for all at once */
+    bool paced;                           /* it has some */
+    struct bucket buckets[BH_KINDS];
 };
 
 struct host {
@@ -49,6 +77,15 @@ struct host {
     struct link *idle;
     uint64_t failed_until_ms;
     enum bh_happened failed_as;
+    struct bucket buckets[BH_KINDS];
+};
+
+/* What the rates of a destination owe that is not in memory. */
+struct owing {
+    struct bh_map_node node;
+    struct bh_heap_node timer;
+    unsigned char key[4];
+    struct gcra gcras[BH_KINDS];
 };
 
 /* Hosts that can't take an item, by name. */
@@ -78,6 +115,7 @@ struct session {
     uint32_t messages;
     uint32_t leased;      /* items not answered yet */
     uint32_t lease_items; /* that its last lease had */
+    uint64_t leased_ms;   /* when it was made */
     bool unproven;
     bool delivered; /* ever */
     bool detour;    /* opened for what other hosts can't take, and for nothing else */
@@ -117,8 +155,8 @@ struct site {
     struct site *due_next;
     bool blocked; /* met a shared limit; in the list of those */
     struct site *blocked_next;
-    bool rate_waiting; /* in the list of a connector */
-    struct site *rate_next;
+    struct rate_wait lease_wait, open_wait; /* for a rate of its connector or of a host */
+    struct bh_sched_limited limited;        /* what was met last; of those behind in turn, too */
     size_t key_len;
     char key[]; /* what names it */
 };
@@ -175,19 +213,23 @@ struct dest {
     uint32_t streak;
     uint64_t streak_sender;
     bool streak_several;
-    enum bh_sched_limit limited;
+    bool paced;                      /* it has rates of its own, or of its hosts */
+    struct gcra gcras[BH_KINDS];     /* of its own rates */
+    uint64_t pace_until_ms;          /* not in turn before */
+    uint64_t open_at_ms;             /* no new connection before */
+    struct bh_sched_limited limited; /* `used` and `max` are told when somebody asks */
     struct bh_sched_said said;
 };
 
 struct bh_sched {
     struct bh_sched_params params;
     struct bh_now now; /* of the event being handled */
-    struct bh_map dests, sites, hosts, connectors, sessions, known;
-    struct bh_heap dest_timers, session_timers, connector_timers, host_timers;
+    struct bh_map dests, sites, hosts, connectors, sessions, known, owing;
+    struct bh_heap dest_timers, session_timers, rate_timers, host_timers, owing_timers;
     struct site *due_first, **due_last;
     struct site *blocked_first, *blocked_last;
     uint64_t tick_ms; /* next look at blocked sites; UINT64_MAX: none */
-    uint32_t next_session;
+    uint32_t next_session, next_serial;
     struct limit limit; /* sessions in all */
     uint32_t items, leased;
     uint64_t lease_bytes;
@@ -213,8 +255,8 @@ uint64_t sched_mono_of(const struct bh_sched *s, int64_t unix_ms);
 /** The monotonic time as a mark that 0 means "never" to. */
 uint64_t sched_mark(const struct bh_sched *s);
 /** @return NULL for want of memory */
-struct connector *sched_connector(struct bh_sched *s, uint32_t id);
-/** Forget it once nothing uses it and its rate owes nothing. */
+struct connector *sched_connector(struct bh_sched *s, const char *name);
+/** Forget it once nothing uses it and its rates owe nothing. */
 void sched_connector_release(struct bh_sched *s, struct connector *c);
 void sched_keep_said(struct bh_sched_said *said, const struct bh_outcome *outcome,
                      int64_t at_unix_ms);
@@ -256,6 +298,8 @@ void dest_wait_too(struct bh_sched *s, struct dest *d, const struct dest *other)
 void dest_failed(struct bh_sched *s, struct dest *d, enum bh_sched_fault fault,
                  const struct bh_outcome *outcome, bool by_site);
 void dest_destroy(struct bh_sched *s, struct dest *d);
+/** Its time has changed. */
+void dest_arm_timer(struct bh_sched *s, struct dest *d);
 
 /* sched_detour.c */
 uint64_t host_name(const struct bh_sched_address *address);
@@ -279,6 +323,54 @@ void pace_released(struct dest *d);
 /** One message shows how things stand: nothing else goes until it is answered. */
 bool pace_waits(const struct dest *d);
 
+/* sched_rate.c */
+/** Why something may not go now. */
+struct held_back {
+    enum bh_sched_scope scope;
+    enum bh_sched_kind kind;
+    uint64_t next_ns;      /* when it may */
+    struct bucket *bucket; /* NULL: of the destination itself */
+    bool ahead;            /* only since there are others on their way */
+};
+void rate_init(struct bucket buckets[BH_KINDS], struct connector *c, struct host *host);
+/** May a message of d go now, behind `ahead` others that are on their way?
+ * @param host  NULL: not known yet
+ * @return false: *by tells the rate that holds it back longest */
+bool rate_allows_message(const struct bh_sched *s, struct dest *d, struct host *host,
+                         uint32_t ahead, struct held_back *by);
+/** May a new connection be opened for d now? Its own and its connector's rate (host NULL), or the
+ * host's. */
+bool rate_allows_connection(const struct bh_sched *s, struct dest *d, struct host *host,
+                            struct held_back *by);
+void rate_spend_message(const struct bh_sched *s, struct dest *d, const struct session *session,
+                        uint32_t recipients);
+void rate_spend_connection(const struct bh_sched *s, struct dest *d, const struct session *session);
+/** The message did not go, after all. What others have spent since then stays as it is: who waited
+ * for it has waited, and a second one at once would be a burst. */
+void rate_return_message(struct bh_sched *s, struct dest *d, const struct session *session,
+                         uint32_t recipients);
+/** The host was not connected to, after all. */
+void rate_return_connection(struct bh_sched *s, const struct dest *d, struct host *host,
+                            uint64_t opened_ms);
+/** Let the site wait for a bucket. */
+void rate_wait(struct bh_sched *s, struct site *site, struct rate_wait *wait,
+               const struct held_back *by);
+/** It waits for no rate any more; may free a connector or a host. */
+void rate_unwait(struct bh_sched *s, struct site *site);
+/** Who waits for the connector's rates, and a site that waits for any (or NULL), asks again. */
+void rate_hurry(struct bh_sched *s, struct connector *c, struct site *site);
+/** A bucket's timer fired: its sites in turn, until it is used up. */
+void rate_step(struct bh_sched *s, struct bucket *bucket);
+/** Does it still owe, or does anybody wait? Then its timer is set. */
+bool rate_keeps(struct bh_sched *s, struct bucket buckets[BH_KINDS]);
+/** What a destination owes is kept while it is not in memory. @return false for want of memory */
+bool rate_put_owing(struct bh_sched *s, const struct dest *d);
+/** ... and taken back. */
+void rate_take_owing(struct bh_sched *s, struct dest *d);
+void rate_release_owing(struct bh_sched *s, struct owing *owing);
+/** When that is, in ms, not before. */
+uint64_t rate_ms(uint64_t ns);
+
 /* sched_site.c */
 void site_detach(struct bh_sched *s, struct dest *d);
 void site_turn_add(struct site *site, struct dest *d);
@@ -293,9 +385,6 @@ bool site_step_due(struct bh_sched *s);
 /** Let it wait for a shared limit; the tick and every session that ends look at it again. */
 void site_block(struct bh_sched *s, struct site *site);
 void site_step_blocked(struct bh_sched *s, unsigned steps);
-/** Let it wait for its connector's rate. */
-void site_wait_for_rate(struct site *site, struct connector *c);
-void site_step_rate(struct bh_sched *s, struct connector *c);
 /** No connection stands and every address failed moments ago: another try would learn nothing.
  * @param outcome how the last one failed; borrowed from the site */
 bool site_is_dead(struct bh_sched *s, const struct site *site, struct bh_outcome *outcome);

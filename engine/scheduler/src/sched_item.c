@@ -328,18 +328,16 @@ void bh_sched_item_detour(struct bh_sched *s, struct bh_sched_item *item,
     site_step_blocked(s, 1);
 }
 
-/* The message did not go: neither its session nor the connector's rate is charged for it. */
-static void uncharge(struct dest *d, struct session *session)
+/* The message did not go: neither its session nor any rate is charged for it. */
+static void uncharge(struct bh_sched *s, struct dest *d, struct session *session,
+                     uint32_t recipients)
 {
     if (session == NULL) {
         return;
     }
     BH_ASSERT(session->messages > 0);
     session->messages--;
-    struct connector *c = session->connector;
-    if (c == d->connector && c->next_us >= d->policy.rate_interval_us) {
-        c->next_us -= d->policy.rate_interval_us;
-    }
+    rate_return_message(s, d, session, recipients);
 }
 
 void bh_sched_item_returned(struct bh_sched *s, struct bh_sched_item *item, struct bh_now now)
@@ -347,7 +345,7 @@ void bh_sched_item_returned(struct bh_sched *s, struct bh_sched_item *item, stru
     struct session *session = NULL;
     s->now = now;
     struct dest *d = unlease(s, item, &session);
-    uncharge(d, session);
+    uncharge(s, d, session, item->recipients);
     item->session = 0;
     if (item->unfit != NULL && !item->fresh && d->site != NULL) {
         detour_add(d, item, true);
@@ -370,7 +368,7 @@ static void leave(struct bh_sched *s, struct bh_sched_item *item, bool skipped, 
     struct session *session = NULL;
     s->now = now;
     struct dest *d = unlease(s, item, &session);
-    uncharge(d, session);
+    uncharge(s, d, session, item->recipients);
     d->in_vain = skipped;
     settle(s, d, item);
     dest_step(s, d);

@@ -14,47 +14,54 @@
  *     also makes busy sessions end early (YIELD_MS)
  */
 
-/* How many messages the connector's rate lets pass now (GCRA), up to `want`.
- * @param next_us when the next one passes, if none does now */
-static uint32_t rate_allows(const struct bh_sched *s, const struct dest *d, uint32_t want,
-                            uint64_t *next_us)
+/* Why nothing was leased. */
+enum refused {
+    REFUSED_NOT,
+    REFUSED_SITE,    /* memory, or its connector's rate: the same for all */
+    REFUSED_DEST,    /* its own rate: it has left the turn */
+    REFUSED_SESSION, /* the rate of the host: other sessions may go on */
+};
+
+static void limited_by(struct dest *d, enum bh_sched_limit by)
 {
-    const uint64_t interval = d->policy.rate_interval_us;
-    if (interval == 0) {
-        return want;
-    }
-    const uint64_t now_us = s->now.mono_ms * 1000;
-    const uint64_t slack = interval * (d->policy.rate_burst > 0 ? d->policy.rate_burst - 1 : 0);
-    uint32_t allowed = 0;
-    uint64_t next = d->connector->next_us > now_us ? d->connector->next_us : now_us;
-    while (allowed < want && next <= now_us + slack) {
-        next += interval;
-        allowed++;
-    }
-    *next_us = next - (next > slack ? slack : next);
-    return allowed;
+    d->limited = (struct bh_sched_limited){.by = by};
 }
 
-/* Fewer than `want` pass: the site waits until one more does. */
-static void wait_for_rate(struct bh_sched *s, struct dest *d, uint64_t next_us)
+static void limited_by_rate(struct dest *d, const struct held_back *by)
 {
-    d->limited = BH_LIMITED_BY_RATE;
-    sched_set_timer(s, &s->connector_timers, &d->connector->timer, next_us / 1000 + 1);
-    if (d->connector->timer.index != 0) {
-        site_wait_for_rate(d->site, d->connector);
-    } else {
-        site_block(s, d->site); /* no memory for the timer: the tick will do */
+    d->limited =
+        (struct bh_sched_limited){.by = BH_LIMITED_BY_RATE, .scope = by->scope, .kind = by->kind};
+    if (by->scope == BH_OF_HOST) {
+        host_address(by->bucket->host, &d->limited.host);
     }
 }
 
-static void rate_spend(const struct bh_sched *s, const struct dest *d, uint32_t count)
+/* No message of d passes now: who waits, waits until one does.
+ * @param soonest of the hosts that hold sessions back */
+static enum refused wait_for_rate(struct bh_sched *s, struct dest *d, const struct held_back *by,
+                                  struct held_back *soonest)
 {
-    const uint64_t now_us = s->now.mono_ms * 1000;
-    struct connector *c = d->connector;
-    if (d->policy.rate_interval_us > 0) {
-        c->next_us =
-            (c->next_us > now_us ? c->next_us : now_us) + d->policy.rate_interval_us * count;
+    struct site *site = d->site;
+    limited_by_rate(d, by);
+    switch (by->scope) {
+    case BH_OF_CONNECTOR:
+        rate_wait(s, site, &site->lease_wait, by);
+        return REFUSED_SITE;
+    case BH_OF_DESTINATION:
+        d->pace_until_ms = rate_ms(by->next_ns);
+        if (d->in_turn) {
+            site_turn_remove(site, d);
+        }
+        dest_arm_timer(s, d);
+        return REFUSED_DEST;
+    case BH_OF_HOST:
+    case BH_SCOPES:
+        break;
     }
+    if (soonest->bucket == NULL || by->next_ns < soonest->next_ns) {
+        *soonest = *by;
+    }
+    return REFUSED_SESSION;
 }
 
 /* How many items the next lease of this destination should hold: enough to spare hops, few enough
@@ -104,53 +111,67 @@ static struct bh_sched_item *next_item(const struct dest *d, const struct sessio
     return item;
 }
 
-/* Move items of d, which has some, into the lease of this session.
- * @return how many; 0 if memory or rate allow none */
-static uint32_t take(struct bh_sched *s, struct dest *d, struct session *session, bool detours,
-                     uint32_t share, uint64_t *bytes, struct bh_sched_action *action)
+/* A lease being made. */
+struct making {
+    struct session *session;
+    struct bh_sched_action *action;
+    uint64_t bytes;
+    bool detours;
+    struct held_back *soonest; /* of the hosts whose rate held a session back */
+};
+
+/* Move items of d, which has some, into the lease.
+ * @return REFUSED_NOT if there was at least one */
+static enum refused take(struct bh_sched *s, struct dest *d, struct making *m, uint32_t share)
 {
-    uint64_t next_us = 0;
-    struct bh_sched_item *item = next_item(d, session, detours);
+    struct session *session = m->session;
+    struct bh_sched_action *action = m->action;
+    struct host *host = session->host_count > 0 ? session->hosts[0] : NULL;
+    struct held_back by;
+    struct bh_sched_item *item = next_item(d, session, m->detours);
     BH_ASSERT(item != NULL);
     if (!memory_allows(s, item->size)) {
-        d->limited = BH_LIMITED_BY_MEMORY;
+        limited_by(d, BH_LIMITED_BY_MEMORY);
         site_block(s, d->site);
-        return 0;
+        return REFUSED_SITE;
     }
-    share = rate_allows(s, d, bounded(d, session, share), &next_us);
-    if (share == 0) {
-        wait_for_rate(s, d, next_us);
-        return 0;
+    if (!rate_allows_message(s, d, host, 0, &by)) {
+        return wait_for_rate(s, d, &by, m->soonest);
     }
+    share = bounded(d, session, share);
     uint32_t count = 0;
     while (count < share && action->count < BH_LEASE_ITEMS_MAX && item != NULL) {
         const uint64_t size = item->size;
-        if (action->count > 0 && (*bytes + size > BH_LEASE_BYTES_MAX || !memory_allows(s, size))) {
+        if (action->count > 0 &&
+            (m->bytes + size > BH_LEASE_BYTES_MAX || !memory_allows(s, size))) {
             break;
         }
-        *bytes += size;
+        if (count > 0 && !rate_allows_message(s, d, host, 0, &by)) {
+            break;
+        }
+        m->bytes += size;
         action->items[action->count++] = item;
         count++;
-        if (detours) {
+        rate_spend_message(s, d, session, item->recipients);
+        if (m->detours) {
             item_lease_detour(s, d, item, session);
         } else {
             (void)item_lease(s, d, session);
         }
-        item = next_item(d, session, detours);
+        item = next_item(d, session, m->detours);
     }
-    rate_spend(s, d, count);
     session->messages += count;
-    return count;
+    return count > 0 ? REFUSED_NOT : REFUSED_SITE;
 }
 
 /* May this destination have one more session? Its own limits say so, no shared one. */
 static bool may_lease(struct dest *d)
 {
-    d->limited = BH_LIMITED_BY_NOTHING;
     if (d->sessions - d->opening >= d->window || pace_waits(d)) {
-        d->limited = BH_LIMITED_BY_DESTINATION;
+        limited_by(d, pace_waits(d) ? BH_LIMITED_BY_TRIAL : BH_LIMITED_BY_DESTINATION);
         return false;
     }
+    limited_by(d, BH_LIMITED_BY_NOTHING);
     return true;
 }
 
@@ -166,9 +187,10 @@ static void to_the_end(struct site *site, struct dest *d)
 /* Where many destinations wait for few sessions, one lease carries items of several: else each
  * message of a smarthost's thousand domains would pay for a lease of its own, and a session to a
  * distant one would wait a round trip for each. As many as leave the other sessions their share. */
-static void fill_up(struct bh_sched *s, struct site *site, struct session *session, uint64_t bytes,
-                    struct bh_sched_action *action)
+static void fill_up(struct bh_sched *s, struct site *site, struct making *m)
 {
+    struct session *session = m->session;
+    const struct bh_sched_action *action = m->action;
     uint32_t want = (site->turn_count + site->session_count) / site->session_count;
     want = want > site->together ? want : site->together;
     want = want < BH_LEASE_ITEMS_MAX ? want : BH_LEASE_ITEMS_MAX;
@@ -185,7 +207,11 @@ static void fill_up(struct bh_sched *s, struct site *site, struct session *sessi
         if (may_lease(d)) {
             const uint32_t share = lease_share(d);
             const uint32_t left = want - action->count;
-            if (take(s, d, session, false, share < left ? share : left, &bytes, action) == 0) {
+            const enum refused refused = take(s, d, m, share < left ? share : left);
+            if (refused == REFUSED_DEST) {
+                continue;
+            }
+            if (refused != REFUSED_NOT) {
                 return;
             }
             session_begin_lease(s, session, d);
@@ -195,27 +221,30 @@ static void fill_up(struct bh_sched *s, struct site *site, struct session *sessi
 }
 
 /* Lease the next items of d, which has some, to an idle session; of others, too, where they wait.
- * @return false if nothing could be leased now */
-static bool lease(struct bh_sched *s, struct dest *d, struct session *session, bool detours)
+ */
+static enum refused lease(struct bh_sched *s, struct dest *d, struct session *session, bool detours,
+                          struct held_back *soonest)
 {
     struct site *site = d->site;
     struct bh_sched_action *action = sched_emit(s, BH_SCHED_LEASE, d->id);
     if (action == NULL) {
-        return false;
+        return REFUSED_SITE;
     }
-    uint64_t bytes = 0;
+    struct making m = {
+        .session = session, .action = action, .detours = detours, .soonest = soonest};
     action->session = session->id;
-    if (take(s, d, session, detours, detours ? d->detours : lease_share(d), &bytes, action) == 0) {
+    const enum refused refused = take(s, d, &m, detours ? d->detours : lease_share(d));
+    if (refused != REFUSED_NOT) {
         sched_unemit(s);
-        return false;
+        return refused;
     }
     session_begin_lease(s, session, d);
     if (!detours) {
         to_the_end(site, d);
-        fill_up(s, site, session, bytes, action);
+        fill_up(s, site, &m);
     }
     session->lease_items = action->count;
-    return true;
+    return REFUSED_NOT;
 }
 
 /* Does a site that has no session wait for this limit, and is this session old enough to go for it?
@@ -242,6 +271,12 @@ static bool worn_out(struct bh_sched *s, const struct session *session)
 static struct session *idle_session(const struct site *site)
 {
     return site->idle != NULL ? BH_CONTAINER(site->idle, struct session, idle_site) : NULL;
+}
+
+static struct session *next_idle(const struct session *session)
+{
+    struct link *next = session->idle_site.next;
+    return next != NULL ? BH_CONTAINER(next, struct session, idle_site) : NULL;
 }
 
 /* Opening */
@@ -271,7 +306,8 @@ static void want(struct bh_sched *s, struct dest *d, enum bh_sched_limit by, str
 {
     struct site *site = d->site;
     const bool full = limit->sessions >= max;
-    d->limited = by;
+    d->limited.by = by;
+    d->limited.half = !full;
     site_block(s, site);
     if (full && site->session_count == 0) {
         limit->wanted_ms = sched_mark(s);
@@ -289,26 +325,42 @@ static struct session *longest_idle(const struct bh_sched *s)
     return node != NULL ? BH_CONTAINER(node, struct session, timer) : NULL;
 }
 
+/* A rate allows no further connection, or no message for it. Where it does, but for those that are
+ * being opened already, what becomes of them is waited for. */
+static bool wait_to_open(struct bh_sched *s, struct dest *d, const struct held_back *by)
+{
+    limited_by_rate(d, by);
+    if (by->ahead) {
+        return false;
+    }
+    if (by->bucket != NULL) {
+        rate_wait(s, d->site, &d->site->open_wait, by);
+        return false;
+    }
+    d->open_at_ms = rate_ms(by->next_ns);
+    dest_arm_timer(s, d);
+    return false;
+}
+
 static bool may_open(struct bh_sched *s, struct dest *d, bool proven)
 {
     struct connector *c = d->connector;
-    uint64_t next_us = 0;
+    struct held_back by;
     if (d->sessions >= d->window) {
-        d->limited = BH_LIMITED_BY_DESTINATION;
+        limited_by(d, BH_LIMITED_BY_DESTINATION);
         return false;
     }
     if (d->site->rest_until_ms > s->now.mono_ms) {
-        d->limited = BH_LIMITED_BY_HOST;
+        limited_by(d, BH_LIMITED_BY_REST);
         site_block(s, d->site);
         return false;
     }
     if (d->policy.first_alone && d->site->ready_count == 0 && d->site->session_count > 0) {
-        d->limited = BH_LIMITED_BY_DESTINATION;
+        limited_by(d, BH_LIMITED_BY_FIRST);
         return false;
     }
-    if (rate_allows(s, d, d->opening + 1, &next_us) <= d->opening) {
-        wait_for_rate(s, d, next_us); /* a session without work would only stand idle */
-        return false;
+    if (!rate_allows_message(s, d, NULL, d->opening, &by)) {
+        return wait_to_open(s, d, &by); /* a session without work would only stand idle */
     }
     if (!shared_allows(&c->limit, d->policy.connections_max, proven)) {
         want(s, d, BH_LIMITED_BY_CONNECTOR, &c->limit, d->policy.connections_max,
@@ -319,20 +371,44 @@ static bool may_open(struct bh_sched *s, struct dest *d, bool proven)
         want(s, d, BH_LIMITED_BY_TOTAL, &s->limit, s->params.sessions_max, longest_idle(s));
         return false;
     }
-    return true;
+    return rate_allows_connection(s, d, NULL, &by) || wait_to_open(s, d, &by);
+}
+
+/* What keeps hosts from being chosen. */
+struct kept_off {
+    struct host *full;      /* one that is at its limit, or NULL */
+    struct held_back paced; /* the rate that ends soonest; bucket NULL: none */
+};
+
+/* Do its rates let one more connection be opened to this host, with a message to follow? */
+static bool host_allows(const struct bh_sched *s, struct dest *d, struct host *host,
+                        struct kept_off *off)
+{
+    struct held_back by;
+    struct held_back later;
+    const bool message = rate_allows_message(s, d, host, d->opening, &by);
+    const bool connection = rate_allows_connection(s, d, host, &later);
+    if (message && connection) {
+        return true;
+    }
+    by = by.next_ns < later.next_ns ? later : by;
+    if (off->paced.bucket == NULL || off->paced.ahead ||
+        (!by.ahead && by.next_ns < off->paced.next_ns)) {
+        off->paced = by;
+    }
+    return false;
 }
 
 /* The next addresses to try: not avoided, not at their limit, in the plan's order.
- * @param detour only of hosts that may take this one; NULL: all
- * @param full a host that is at its limit, or NULL */
-static uint32_t choose_addresses(struct bh_sched *s, const struct dest *d, bool proven,
+ * @param detour only of hosts that may take this one; NULL: all */
+static uint32_t choose_addresses(struct bh_sched *s, struct dest *d, bool proven,
                                  const struct bh_sched_item *detour,
                                  struct bh_sched_address chosen[BH_ROUND_ADDRESSES_MAX],
-                                 struct host **full)
+                                 struct kept_off *off)
 {
     uint32_t count = 0;
     const struct site *site = d->site;
-    *full = NULL;
+    *off = (struct kept_off){0};
     for (uint32_t i = 0; i < site->address_count && count < BH_ROUND_ADDRESSES_MAX; i++) {
         const struct site_address *a = &site->addresses[i];
         struct host *host = host_find(s, &a->address);
@@ -340,13 +416,31 @@ static uint32_t choose_addresses(struct bh_sched *s, const struct dest *d, bool 
             (detour != NULL && !detour_can_take(detour, host_name(&a->address)))) {
             continue;
         }
-        if (host == NULL || shared_allows(&host->limit, d->policy.per_host_max, proven)) {
+        if (host == NULL) {
             chosen[count++] = a->address;
-        } else if (*full == NULL) {
-            *full = host;
+        } else if (!shared_allows(&host->limit, d->policy.per_host_max, proven)) {
+            off->full = off->full != NULL ? off->full : host;
+        } else if (host_allows(s, d, host, off)) {
+            chosen[count++] = a->address;
         }
     }
     return count;
+}
+
+/* Every host that may be tried is at a limit. @return false if there is none */
+static bool wait_for_host(struct bh_sched *s, struct dest *d, const struct kept_off *off)
+{
+    if (off->paced.bucket != NULL) {
+        (void)wait_to_open(s, d, &off->paced);
+    }
+    if (off->full == NULL) {
+        return off->paced.bucket != NULL;
+    }
+    struct host *full = off->full;
+    want(s, d, BH_LIMITED_BY_HOST, &full->limit, d->policy.per_host_max,
+         full->idle != NULL ? BH_CONTAINER(full->idle, struct session, idle_host) : NULL);
+    host_address(full, &d->limited.host);
+    return true;
 }
 
 /* @return NULL for want of memory, with nothing changed */
@@ -379,16 +473,14 @@ static bool open_one(struct bh_sched *s, struct dest *d, const struct bh_sched_i
                      bool *none)
 {
     struct bh_sched_address chosen[BH_ROUND_ADDRESSES_MAX];
-    struct host *full = NULL;
+    struct kept_off off;
     const bool proven = recently_succeeded(s, d);
     *none = false;
     if (!may_open(s, d, proven)) {
         return false;
     }
-    const uint32_t count = choose_addresses(s, d, proven, detour, chosen, &full);
-    if (count == 0 && full != NULL) {
-        want(s, d, BH_LIMITED_BY_HOST, &full->limit, d->policy.per_host_max,
-             full->idle != NULL ? BH_CONTAINER(full->idle, struct session, idle_host) : NULL);
+    const uint32_t count = choose_addresses(s, d, proven, detour, chosen, &off);
+    if (count == 0 && wait_for_host(s, d, &off)) {
         return false;
     }
     if (count == 0 && detour != NULL) {
@@ -396,8 +488,8 @@ static bool open_one(struct bh_sched *s, struct dest *d, const struct bh_sched_i
         return false;
     }
     if (count == 0) {
-        d->limited = BH_LIMITED_BY_HOST;
-        site_block(s, d->site); /* all avoided until a penalty ends */
+        limited_by(d, BH_LIMITED_BY_AVOIDED);
+        site_block(s, d->site); /* until a penalty ends */
         return false;
     }
     struct session *session = create(s, d, proven, chosen, count);
@@ -410,6 +502,7 @@ static bool open_one(struct bh_sched *s, struct dest *d, const struct bh_sched_i
         session_abandon(s, session);
         return false;
     }
+    rate_spend_connection(s, d, session);
     session->detour = detour != NULL;
     d->detours_opening += session->detour ? 1 : 0;
     d->site->evicted = 0;
@@ -421,18 +514,19 @@ static bool open_one(struct bh_sched *s, struct dest *d, const struct bh_sched_i
 
 bool lease_detours(struct bh_sched *s, struct dest *d, struct session *session)
 {
-    if (d->sessions - d->opening >= d->window || pace_waits(d)) {
-        d->limited = BH_LIMITED_BY_DESTINATION;
-        return false;
-    }
-    if (next_item(d, session, true) == NULL) {
+    struct held_back soonest = {0};
+    if (next_item(d, session, true) == NULL || d->pace_until_ms > s->now.mono_ms || !may_lease(d)) {
         return false;
     }
     if (worn_out(s, session)) {
         (void)sched_session_close(s, session);
         return false;
     }
-    return lease(s, d, session, true);
+    const enum refused refused = lease(s, d, session, true, &soonest);
+    if (refused == REFUSED_SESSION) {
+        rate_wait(s, d->site, &d->site->lease_wait, &soonest);
+    }
+    return refused == REFUSED_NOT;
 }
 
 bool open_detour(struct bh_sched *s, struct dest *d, const struct bh_sched_item *item, bool *none)
@@ -441,25 +535,29 @@ bool open_detour(struct bh_sched *s, struct dest *d, const struct bh_sched_item 
     if (open_one(s, d, item, none)) {
         return true;
     }
-    const bool shared = d->limited == BH_LIMITED_BY_CONNECTOR || d->limited == BH_LIMITED_BY_TOTAL;
+    const bool shared =
+        d->limited.by == BH_LIMITED_BY_CONNECTOR || d->limited.by == BH_LIMITED_BY_TOTAL;
     if (!*none && shared && site->idle != NULL) {
         (void)sched_session_close(s, idle_session(site)); /* the place may be held by our own */
     }
     return false;
 }
 
-/* Destinations with waiting items, each once, in turn; what an idle session can take is leased. */
-static void lease_all(struct bh_sched *s, struct site *site)
+/* Destinations with waiting items, each once, in turn; what an idle session can take is leased.
+ * @return true if what is idle is held back by the rates of its hosts alone */
+static bool lease_all(struct bh_sched *s, struct site *site)
 {
     uint32_t tries = site->turn_count;
+    struct held_back soonest = {0};
     struct session *session = idle_session(site);
     while (session != NULL && site->turn_first != NULL && tries > 0) {
         struct dest *d = site->turn_first;
+        struct session *next = next_idle(session);
         if (worn_out(s, session)) {
             if (!sched_session_close(s, session)) {
-                return;
+                return false;
             }
-            session = idle_session(site);
+            session = next;
             continue;
         }
         if (!dest_may_run(s, d) || d->items == 0) {
@@ -470,22 +568,64 @@ static void lease_all(struct bh_sched *s, struct site *site)
         if (!may_lease(d)) {
             tries--;
             to_the_end(site, d);
-        } else if (lease(s, d, session, false)) {
-            session = idle_session(site); /* it may have more for the next session */
-        } else {
-            return; /* memory or rate: the same for those behind it, and it stays the first */
+            continue;
+        }
+        switch (lease(s, d, session, false, &soonest)) {
+        case REFUSED_NOT: /* it may have more for the next session */
+        case REFUSED_SESSION:
+            session = next;
+            break;
+        case REFUSED_DEST:
+            tries--;
+            break;
+        case REFUSED_SITE:
+            site->limited = d->limited;
+            return false; /* the same for those behind it, and it stays the first */
         }
     }
+    if (soonest.bucket != NULL && site->turn_first != NULL) {
+        rate_wait(s, site, &site->lease_wait, &soonest);
+        return session == NULL;
+    }
+    return false;
+}
+
+/* Does this hold back all of a site, rather than this destination? */
+static bool is_shared(const struct bh_sched_limited *limited)
+{
+    switch (limited->by) {
+    case BH_LIMITED_BY_NOTHING:
+    case BH_LIMITED_BY_DESTINATION:
+    case BH_LIMITED_BY_FIRST:
+    case BH_LIMITED_BY_TRIAL:
+        return false;
+    case BH_LIMITED_BY_RATE:
+        return limited->scope != BH_OF_DESTINATION;
+    case BH_LIMITED_BY_HOST:
+    case BH_LIMITED_BY_CONNECTOR:
+    case BH_LIMITED_BY_TOTAL:
+    case BH_LIMITED_BY_MEMORY:
+    case BH_LIMITED_BY_AVOIDED:
+    case BH_LIMITED_BY_REST:
+        break;
+    }
+    return true;
+}
+
+static bool waits_for_connector(const struct rate_wait *wait)
+{
+    return wait->at != NULL && wait->at->connector != NULL;
 }
 
 void site_step(struct bh_sched *s, struct site *site)
 {
     detour_step_site(s, site);
-    lease_all(s, site);
+    const bool hosts_hold_back = lease_all(s, site);
     if (site->turn_first == NULL && site->detouring == NULL) {
         site->evicted = 0;
     }
-    if (site->idle != NULL || site->blocked || site->rate_waiting) {
+    if ((site->idle != NULL && !hosts_hold_back) || site->blocked ||
+        waits_for_connector(&site->open_wait) || waits_for_connector(&site->lease_wait)) {
         return; /* what waits is held back by something else than connections, or waits its turn */
     }
     bool none = false;
@@ -493,10 +633,11 @@ void site_step(struct bh_sched *s, struct site *site)
         if (!dest_may_run(s, d)) {
             continue;
         }
-        d->limited = BH_LIMITED_BY_NOTHING;
+        limited_by(d, BH_LIMITED_BY_NOTHING);
         while (d->opening - d->detours_opening < d->items && open_one(s, d, NULL, &none)) {
         }
-        if (d->limited != BH_LIMITED_BY_NOTHING && d->limited != BH_LIMITED_BY_DESTINATION) {
+        if (is_shared(&d->limited)) {
+            site->limited = d->limited;
             break; /* the same for those behind it */
         }
     }

@@ -126,6 +126,7 @@ void session_begin_lease(struct bh_sched *s, struct session *session, struct des
         leave_idle(s, session);
         session->state = SESSION_BUSY;
         session->succeeded = 0;
+        session->leased_ms = s->now.mono_ms;
     }
     BH_ASSERT(session->state == SESSION_BUSY && session->dest_count < BH_LEASE_ITEMS_MAX);
     session->dests[session->dest_count++] = d;
@@ -176,6 +177,26 @@ static struct released release_dests(struct session *session)
     }
     session->dest_count = 0;
     return released;
+}
+
+/* Of the hosts that it could have reached, those that it did not connect to are not charged. */
+static void return_unreached(struct bh_sched *s, struct session *session,
+                             const struct bh_sched_address *reached, uint32_t count)
+{
+    const struct dest *d = session->dest_count > 0 ? session->dests[0] : NULL;
+    if (session->state != SESSION_CONNECTING || d == NULL || !d->paced ||
+        d->connector != session->connector) {
+        return;
+    }
+    for (uint32_t i = 0; i < session->host_count; i++) {
+        bool was = false;
+        for (uint32_t k = 0; k < count; k++) {
+            was = was || host_find(s, &reached[k]) == session->hosts[i];
+        }
+        if (!was) {
+            rate_return_connection(s, d, session->hosts[i], session->opened_ms);
+        }
+    }
 }
 
 static void release_hosts(struct bh_sched *s, struct session *session)
@@ -243,6 +264,7 @@ void bh_sched_session_ready(struct bh_sched *s, uint32_t session_id,
         return;
     }
     struct host *host = host_get(s, address);
+    return_unreached(s, session, address, 1);
     if (host != NULL) {
         count_in(&host->limit, session);
         release_hosts(s, session);
@@ -353,6 +375,8 @@ void bh_sched_session_closed(struct bh_sched *s, uint32_t session_id,
     }
     if (outcome == NULL) {
         note_good_end(s, session);
+    } else {
+        return_unreached(s, session, failed, failed_count);
     }
     const struct released released = release_dests(session);
     struct dest *d = released.count > 0 ? dest_find(s, released.ids[0]) : NULL;

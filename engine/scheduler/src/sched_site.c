@@ -9,8 +9,9 @@
 
 void site_release(struct bh_sched *s, struct site *site)
 {
-    if (site->dests == NULL && site->sessions == NULL && !site->blocked && !site->rate_waiting &&
-        !site->due && site->pins == 0) {
+    if (site->dests == NULL && site->sessions == NULL && !site->blocked && !site->due &&
+        site->pins == 0) {
+        rate_unwait(s, site);
         bh_map_remove(&s->sites, &site->node);
         free(site);
     }
@@ -119,6 +120,7 @@ struct host *host_get(struct bh_sched *s, const struct bh_sched_address *address
     }
     host_key(host->key, address);
     host->node.key = bh_slice(host->key, sizeof(host->key));
+    rate_init(host->buckets, NULL, host);
     if (bh_map_insert(&s->hosts, &host->node) != BH_OK) {
         free(host);
         return NULL;
@@ -133,6 +135,9 @@ void host_release(struct bh_sched *s, struct host *host)
     }
     if (host->failed_until_ms > s->now.mono_ms) {
         sched_set_timer(s, &s->host_timers, &host->timer, host->failed_until_ms);
+        return;
+    }
+    if (rate_keeps(s, host->buckets)) {
         return;
     }
     bh_heap_remove(&s->host_timers, &host->timer);
@@ -308,40 +313,6 @@ void site_step_blocked(struct bh_sched *s, unsigned steps)
         }
         site_release(s, site);
         steps--;
-    }
-}
-
-void site_wait_for_rate(struct site *site, struct connector *c)
-{
-    if (site->rate_waiting) {
-        return;
-    }
-    site->rate_waiting = true;
-    site->rate_next = NULL;
-    if (c->rate_last != NULL) {
-        c->rate_last->rate_next = site;
-    } else {
-        c->rate_first = site;
-    }
-    c->rate_last = site;
-}
-
-/* The rate lets messages pass: sites in turn, until it is used up. The one that finds it so arms
- * the connector's timer again and waits at the end. */
-void site_step_rate(struct bh_sched *s, struct connector *c)
-{
-    const struct site *const end = c->rate_last;
-    bool last = false;
-    while (c->rate_first != NULL && !last && c->timer.index == 0) {
-        struct site *site = c->rate_first;
-        last = site == end;
-        c->rate_first = site->rate_next;
-        if (c->rate_first == NULL) {
-            c->rate_last = NULL;
-        }
-        site->rate_waiting = false;
-        site_step(s, site);
-        site_release(s, site);
     }
 }
 

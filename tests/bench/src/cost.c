@@ -283,7 +283,7 @@ static void cost_lease(void)
 {
     const struct bh_sched_params params = {
         .sessions_max = 500, .lease_bytes_max = (uint64_t)1 << 30, .seed = 7};
-    const struct bh_sched_policy policy = {.connector = 1,
+    const struct bh_sched_policy policy = {.connector = "one",
                                            .per_destination_max = 20,
                                            .per_destination_start = 10,
                                            .per_host_max = 20,

@@ -23,11 +23,23 @@ struct bh_live_engine {
     struct bh_slice dnssec; /* of the trusted resolvers: "trusted", "failed: ..."; empty: none is */
 };
 
+/* What limits a destination now. Words that are NULL do not apply. */
+struct bh_live_limit {
+    const char *by;       /* "connections", "rate", "memory" ...; NULL: nothing does */
+    const char *of;       /* "destination", "host", "connector", "all" */
+    const char *what;     /* of a rate: "messages", "recipients", "connections" */
+    uint32_t used, max;   /* of connections */
+    bool half;            /* max is half of the limit: it has had no success lately */
+    struct bh_slice rate; /* "40/min" */
+    struct bh_slice host; /* "192.0.2.1" */
+    struct bh_slice text; /* all of it, for people: "destination connections 20/20" */
+};
+
 struct bh_live_destination {
     uint32_t connections;
     uint32_t in_flight;      /* messages leased to sessions */
     struct bh_slice carrier; /* the connector that takes over for its own; empty: none does */
-    struct bh_slice limit;   /* what limits it now, in words: "destination connections 20/20" */
+    struct bh_live_limit limit;
 };
 
 struct bh_live_connector {

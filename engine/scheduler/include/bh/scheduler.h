@@ -30,6 +30,7 @@
 #define BH_WINDOW_ITEMS_MAX 256  /* items of one destination held in memory from the entry lane */
 #define BH_FRESH_ITEMS_MAX 4096  /* the same from the fresh lane */
 #define BH_INTERVALS_MAX 16
+#define BH_SCHED_NAME_MAX 64 /* octets of a connector's name */
 
 /** When to try again. All times in ms. */
 struct bh_retry_policy {
@@ -45,19 +46,31 @@ struct bh_retry_policy {
     int64_t warn_ms;           /* effective age of the delay warning; 0: none */
 };
 
+/* What has a rate, and of what. */
+enum bh_sched_scope { BH_OF_CONNECTOR, BH_OF_DESTINATION, BH_OF_HOST, BH_SCOPES };
+enum bh_sched_kind { BH_PER_MESSAGE, BH_PER_RECIPIENT, BH_PER_CONNECTION, BH_KINDS };
+
+/** A rate (GCRA): one each interval, on the whole. In any time t at most (t + slack) / interval + 1
+ * go, and of recipients as many more as the last message had, which goes whole. */
+struct bh_sched_rate {
+    uint64_t interval_ns; /* 0: unlimited */
+    uint64_t slack_ns;    /* one may be early by this */
+};
+
 /** The limits of a destination's connector, flat. Zero means unlimited unless said otherwise. */
 struct bh_sched_policy {
-    uint32_t connector;             /* counts connections and rate of one connector together */
-    uint32_t connections_max;       /* of the connector */
-    uint32_t per_destination_max;   /* never 0 */
-    uint32_t per_destination_start; /* never 0; also where adaptive concurrency starts */
-    uint32_t per_destination_floor; /* adaptive concurrency goes no lower; 0: as 1 */
-    uint32_t per_host_max;          /* by address, across connectors; never 0 */
+    char connector[BH_SCHED_NAME_MAX + 1]; /* its name: connections and rates of one connector are
+                                              counted together, whatever generation it is of */
+    uint32_t connections_max;              /* of the connector */
+    uint32_t per_destination_max;          /* never 0 */
+    uint32_t per_destination_start;        /* never 0; also where adaptive concurrency starts */
+    uint32_t per_destination_floor;        /* adaptive concurrency goes no lower; 0: as 1 */
+    uint32_t per_host_max;                 /* by address, across connectors; never 0 */
     uint32_t messages_per_connection;
-    uint32_t connection_life_ms; /* measured from the session's opening */
-    uint32_t idle_ms;            /* an idle session is kept this long */
-    uint64_t rate_interval_us;   /* time between messages of the connector; 0: no rate */
-    uint32_t rate_burst;         /* messages that may go at once */
+    uint32_t connection_life_ms;                     /* measured from the session's opening */
+    uint32_t idle_ms;                                /* an idle session is kept this long */
+    struct bh_sched_rate rates[BH_SCOPES][BH_KINDS]; /* of a host by address, across connectors:
+                                                        each takes its share of the host's time */
     uint32_t breaker_refusals;  /* messages refused by policy that hold a destination; 0: none do */
     uint32_t breaker_share;     /* ... if they are this percentage of those answered */
     uint64_t breaker_window_ms; /* ... within this time */
@@ -78,12 +91,25 @@ struct bh_sched_address {
 /** What limits a destination right now, for operators. */
 enum bh_sched_limit {
     BH_LIMITED_BY_NOTHING,
-    BH_LIMITED_BY_DESTINATION,
-    BH_LIMITED_BY_HOST,
-    BH_LIMITED_BY_CONNECTOR,
-    BH_LIMITED_BY_TOTAL,
+    BH_LIMITED_BY_DESTINATION, /* connections */
+    BH_LIMITED_BY_HOST,        /* connections */
+    BH_LIMITED_BY_CONNECTOR,   /* connections */
+    BH_LIMITED_BY_TOTAL,       /* connections */
     BH_LIMITED_BY_RATE,
     BH_LIMITED_BY_MEMORY,
+    BH_LIMITED_BY_FIRST,   /* one connection is to be ready before others are opened */
+    BH_LIMITED_BY_TRIAL,   /* its breaker lets one message pass at a time */
+    BH_LIMITED_BY_AVOIDED, /* all of its hosts failed moments ago */
+    BH_LIMITED_BY_REST,    /* its last session came to nothing: for a second no other is opened */
+};
+
+struct bh_sched_limited {
+    enum bh_sched_limit by;
+    enum bh_sched_scope scope; /* of a rate */
+    enum bh_sched_kind kind;   /* of a rate */
+    bool half;                 /* of a shared limit, which who has had no success lately may use */
+    uint32_t used, max;        /* connections */
+    struct bh_sched_address host; /* of HOST, and of a host's rate */
 };
 
 struct bh_sched_item {
@@ -155,7 +181,8 @@ struct bh_sched_dest_info {
     bool held, parked, resolving;
     int64_t backoff_until_unix_ms; /* 0: none */
     int64_t next_due_unix_ms;      /* INT64_MAX: none known */
-    enum bh_sched_limit limited;
+    bool slowed;                   /* the partner has asked for fewer connections */
+    struct bh_sched_limited limited;
     const struct bh_sched_said *said;
 };
 
@@ -342,6 +369,7 @@ struct bh_sched_totals {
     uint32_t destinations, sites, sessions, items, leased;
     uint64_t lease_bytes;
     uint32_t hosts, connectors; /* remembered: in use, or still to be avoided or paced */
+    uint32_t owing;             /* destinations that are gone, but not what their rates owe */
 };
 void bh_sched_totals(const struct bh_sched *s, struct bh_sched_totals *totals);
 
