@@ -39,7 +39,10 @@ static void back_off(struct engine *e, const struct bh_sched_action *action, boo
     if (elift_is(action->destination)) {
         return; /* its destination's own rounds are those that the store knows of */
     }
-    if (!park && carried != NULL && efail_backoff(e, carried, action, &said)) {
+    if (!park && carried != NULL && action->young && carried->failover.over) {
+        return; /* its record keeps the back-off of the first choice */
+    }
+    if (!park && carried != NULL && !action->young && efail_backoff(e, carried, action, &said)) {
         return;
     }
     struct bh_destination_change change = {.set = BH_SET_BACKOFF | (known ? BH_SET_LAST : 0),
@@ -60,7 +63,7 @@ static void back_off(struct engine *e, const struct bh_sched_action *action, boo
         change.set |= BH_CLEAR_PARK; /* by their fault now: its time goes on */
     }
     edest_update(e, action->destination, &change);
-    if (!park && carried != NULL) {
+    if (!park && carried != NULL && !action->young) {
         elift_round_failed(e, carried);
         eunmet_round_failed(e, carried);
     }

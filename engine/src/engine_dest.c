@@ -377,6 +377,8 @@ static void on_fresh_found(struct engine *e, const struct find_task *f)
                                             .part = item->key.part,
                                             .recipients = item->recipients,
                                             .size = item->size,
+                                            .clear_from_unix_ms =
+                                                item->arrival_unix_ms + CLEAR_MIN_AGE_MS,
                                             .fresh = true};
         add_fresh(e, &fresh);
     }
@@ -429,6 +431,8 @@ static void on_fresh_part(struct engine *e, const struct put_note *note,
                                        .part = part->part,
                                        .recipients = part->recipients,
                                        .size = note->size,
+                                       .clear_from_unix_ms =
+                                           engine_now(e).unix_ms + CLEAR_MIN_AGE_MS,
                                        .fresh = true};
     struct dest_info *d = edest_learn(e, part->destination, part->domain, part->connector);
     if (d == NULL) {
@@ -476,6 +480,7 @@ struct refill_task {
     uint32_t destination; /* the store's */
     uint32_t sched_id;    /* the scheduler's */
     bool lifted;          /* only messages with TLS-Required: No are wanted */
+    bool never_clear;     /* look which of them may never go in clear */
     struct bh_refill_cursor cursor;
     struct bh_kv_txn *txn; /* of the reader, for what it skips */
     struct bh_arena skip_arena;
@@ -486,8 +491,27 @@ struct refill_task {
     uint64_t flush_up_to_id; /* a flush of the destination is under way; 0: none */
     int64_t flush_unix_ms;
     size_t count;
+    int64_t clear_from_unix_ms[REFILL_MAX];
     struct bh_queue_item items[REFILL_MAX];
 };
+
+/* When each may go in clear, where TLS is broken: the session that would carry it decides, and by
+ * its effective age; this spares one that would carry nothing. */
+static void note_ages(struct refill_task *r)
+{
+    for (size_t i = 0; i < r->count; i++) {
+        const struct bh_queue_item *item = &r->items[i];
+        struct bh_message message;
+        r->clear_from_unix_ms[i] = item->arrival_unix_ms + CLEAR_MIN_AGE_MS;
+        if (r->never_clear) {
+            bh_arena_reset(&r->skip_arena);
+            if (bh_queue_read_message(r->txn, item->key.id, &r->skip_arena, &message) == BH_OK &&
+                message.envelope.requiretls) {
+                r->clear_from_unix_ms[i] = INT64_MAX;
+            }
+        }
+    }
+}
 
 /* What must wait for what is published. */
 static bool must_wait(void *ctx, const struct bh_queue_item *item)
@@ -526,11 +550,12 @@ static enum bh_status run_refill(struct bh_store_task *task, struct bh_queue *q,
         r->txn = txn;
         bh_arena_init(&r->skip_arena, BH_QUEUE_ARENA);
         status = bh_queue_refill(txn, &refill, &r->cursor, r->items, &count);
-        bh_arena_fini(&r->skip_arena);
         r->more = status == BH_MORE;
         r->flush_up_to_id = record.flush_up_to_id;
         r->flush_unix_ms = record.flush_unix_ms;
         r->count = status >= 0 ? count : 0;
+        note_ages(r);
+        bh_arena_fini(&r->skip_arena);
     }
     int64_t due = BH_QUEUE_NEVER;
     if (status >= 0 && !r->lifted && bh_queue_first_due(txn, r->destination, &due) == BH_OK &&
@@ -555,11 +580,12 @@ void edest_refill(struct engine *e, uint32_t id, uint32_t count)
     enum bh_status status = BH_ENOMEM;
     if (r != NULL) {
         const struct dest_info *d = edest_get(e, id);
-        memset(r, 0, offsetof(struct refill_task, items)); /* these are 72 KiB */
+        memset(r, 0, offsetof(struct refill_task, clear_from_unix_ms)); /* the rest is 80 KiB */
         r->engine = e;
         r->destination = elift_store_id(id);
         r->sched_id = id;
         r->lifted = elift_is(id);
+        r->never_clear = d != NULL && d->never_clear;
         r->now_unix_ms = engine_now(e).unix_ms;
         if (r->lifted && d != NULL) {
             r->cursor = d->lift_cursor;
@@ -589,7 +615,8 @@ void edest_on_refilled(struct engine *e, struct bh_letter *letter)
                                           .destination = r->sched_id,
                                           .part = r->items[i].key.part,
                                           .recipients = r->items[i].recipients,
-                                          .size = r->items[i].size};
+                                          .size = r->items[i].size,
+                                          .clear_from_unix_ms = r->clear_from_unix_ms[i]};
     }
     if (r->status != BH_OK) {
         bh_log(BH_LOG_ERROR, "evt=refill_failed destination=%u error=\"%s\"",

@@ -25,8 +25,9 @@
 #define AGE_ROWS_MAX 64
 #define RESOLVERS_MAX 16
 
-/* How a destination's TLS is tried after a broken handshake, within one round (DESIGN 6). */
-enum tls_step { TLS_STEP_NORMAL, TLS_STEP_SMALL, TLS_STEP_CLEAR };
+/* How a destination's TLS is tried after a broken handshake, within one round (DESIGN 6); then its
+ * site goes in clear, as the scheduler says. */
+enum tls_step { TLS_STEP_NORMAL, TLS_STEP_SMALL };
 
 /* One host of a destination's route, and what it must prove for it. */
 struct host_plan {
@@ -88,8 +89,9 @@ struct dest_info {
     struct bh_outcome end_outcome; /* what its messages end with (no such domain) */
     char end_text[BH_OUTCOME_TEXT_MAX];
     enum tls_step tls_step;
-    bool sts_unmet; /* an MTA-STS policy kept its mail: a newer one is looked for before more */
-    bool aging;     /* a pass of expiry or warnings is under way */
+    bool never_clear; /* it has had mail that is old enough for clear, and has REQUIRETLS */
+    bool sts_unmet;   /* an MTA-STS policy kept its mail: a newer one is looked for before more */
+    bool aging;       /* a pass of expiry or warnings is under way */
     bool age_again;
     bool forget; /* left the scheduler while something was under way */
     uint32_t resolving;

@@ -36,7 +36,7 @@ static struct session_info *make_session(struct engine *e, const struct bh_sched
     s->connector = c;
     s->lifted = elift_is(d->id);
     s->small_hello = d->tls_step == TLS_STEP_SMALL;
-    s->clear = d->tls_step == TLS_STEP_CLEAR; /* at the hosts whose demand allows it */
+    s->clear = bh_sched_is_clear(e->sched, d->id); /* at the hosts whose demand allows it */
     info->worker = s;
     bh_put_be32(info->key, s->id);
     info->node.key = bh_slice(info->key, sizeof(info->key));
@@ -350,6 +350,10 @@ static void postpone(struct engine *e, struct lease_item *item)
     char got[TLS_SEEN_TEXT];
     const struct judge_context ctx = context_of(e, item, got);
     const bool never = item->message.envelope.requiretls;
+    struct dest_info *d = edest_get(e, item->part->sched_id);
+    if (d != NULL && never) {
+        d->never_clear = true; /* from now on the scheduler is told which these are */
+    }
     const int64_t now_ms = ctx.now.unix_ms;
     const struct bh_outcome outcome = {
         .stage = BH_STAGE_TLS,
@@ -364,7 +368,7 @@ static void postpone(struct engine *e, struct lease_item *item)
     item->settle.remaining = BH_ENTRY_DUE;
     item->settle.due_unix_ms =
         never ? bh_retry_due(ctx.retry, item->entry.attempts + 1, ctx.rng, now_ms)
-              : now_ms + 5 * BH_MINUTE_MS - item->age_ms;
+              : now_ms + CLEAR_MIN_AGE_MS - item->age_ms;
     settle_add(e, item);
 }
 
@@ -580,6 +584,9 @@ void outgoing_on_ready(struct engine *e, struct worker_session *s)
     char tls[TLS_SEEN_TEXT];
     bh_log(BH_LOG_DEBUG, "evt=session_ready session=%u host=%s tls=\"%s\"", (unsigned)s->id,
            s->hosts[s->target].name, tls_seen_text(&s->seen, tls));
+    if (is_clear_fallback(s)) {
+        bh_sched_session_in_clear(e->sched, s->id);
+    }
     bh_sched_session_ready(e->sched, s->id, &s->addresses[s->target], engine_now(e));
     note_tls(e, s, tls);
     eposture_note(e, s);
@@ -718,25 +725,48 @@ static bool any_host_may_be_clear(const struct worker_session *s)
     return false;
 }
 
-/* A broken handshake where TLS is not demanded: once more with a small ClientHello, then in clear
- * (whose mail must be older than five minutes). @return true: another try is due at once */
-static bool step_down_tls(struct engine *e, const struct worker_session *s)
+static void log_broken(const struct worker_session *s, const char *next)
+{
+    bh_log(BH_LOG_WARN, "evt=tls_broken connector=%.*s host=%.*s next=%s",
+           BH_FMT(s->connector->name), BH_FMT(s->outcome.host), next);
+}
+
+/* What is to be read of a destination whose mail waits so. */
+static void tell_in_clear(struct worker_session *s)
+{
+    char text[BH_OUTCOME_TEXT_MAX];
+    struct bh_buf buf = bh_buf(text, sizeof(text));
+    bh_buf_add_cut(&buf, BH_LIT("TLS is broken there; in clear only when older than 5 minutes, "
+                                "never with REQUIRETLS"));
+    bh_buf_add_cut(&buf, s->outcome.text.len > 0 ? BH_LIT(": ") : BH_EMPTY);
+    bh_buf_add_cut(&buf, s->outcome.text);
+    memcpy(s->outcome_text, text, buf.len);
+    s->outcome.text = bh_slice(s->outcome_text, buf.len);
+}
+
+/* A broken handshake where TLS is not demanded: once more with a small ClientHello, then in clear,
+ * what is older than five minutes. @return true: the scheduler goes on with the next of these */
+static bool step_down_tls(struct engine *e, struct worker_session *s)
 {
     struct dest_info *d = edest_get(e, s->destination);
-    if (d == NULL || !s->tls_trouble || !any_host_may_be_clear(s) ||
-        s->connector->auth.mech != BH_AUTH_NONE || d->tls_step == TLS_STEP_CLEAR) {
+    if (d == NULL || s->clear || !s->tls_trouble || !any_host_may_be_clear(s) ||
+        s->connector->auth.mech != BH_AUTH_NONE) {
         return false;
     }
-    const enum tls_step tried = s->clear         ? TLS_STEP_CLEAR
-                                : s->small_hello ? TLS_STEP_SMALL
-                                                 : TLS_STEP_NORMAL;
-    if (tried < d->tls_step) {
-        return true; /* another session has met the same, and the next step is being tried */
+    if (!s->small_hello) {
+        if (d->tls_step == TLS_STEP_NORMAL) {
+            log_broken(s, "small_hello");
+        } /* else another session has met the same, and the next step is being tried */
+        d->tls_step = TLS_STEP_SMALL;
+        return true;
     }
-    d->tls_step = d->tls_step == TLS_STEP_NORMAL ? TLS_STEP_SMALL : TLS_STEP_CLEAR;
-    bh_log(BH_LOG_WARN, "evt=tls_broken connector=%.*s host=%.*s next=%s",
-           BH_FMT(s->connector->name), BH_FMT(s->outcome.host),
-           d->tls_step == TLS_STEP_SMALL ? "small_hello" : "clear");
+    d->tls_step = TLS_STEP_NORMAL; /* broken TLS is not remembered (DESIGN 6) */
+    note_failed_tls(e, d, s);
+    tell_in_clear(s);
+    if (!bh_sched_go_clear(e->sched, d->id, &s->outcome, engine_now(e))) {
+        return false;
+    }
+    log_broken(s, "clear");
     return true;
 }
 

@@ -6,8 +6,7 @@
 #include "bh/assert.h"
 #include "bh/log.h"
 
-#define CLEAR_MIN_AGE_MS (5 * BH_MINUTE_MS) /* DESIGN 6, mode opportunistic */
-#define ARENA_EXTRA ((size_t)8 << 20)       /* envelopes and replies of a whole lease */
+#define ARENA_EXTRA ((size_t)8 << 20) /* envelopes and replies of a whole lease */
 
 /* An item is most of a kilobyte, and most leases have few: what is not needed is not cleared. */
 struct lease *lease_create(const struct bh_config *config, uint32_t items, uint64_t bytes)

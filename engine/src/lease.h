@@ -12,7 +12,8 @@
 #include "leased.h"
 #include "tls_seen.h"
 
-#define STORE_THREADS_MAX 8 /* the first handling slots; then one for each worker */
+#define CLEAR_MIN_AGE_MS (5 * BH_MINUTE_MS) /* DESIGN 6, mode opportunistic */
+#define STORE_THREADS_MAX 8                 /* the first handling slots; then one for each worker */
 
 enum lease_what {
     LEASE_DELIVER,

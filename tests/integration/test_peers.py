@@ -122,7 +122,7 @@ connector other {{
             daemon.wait_line(f"evt=session_failed connector={mode} .*stage=tls happened=tls_failed")
         daemon.wait_line("evt=tls_broken connector=opportunistic .*next=small_hello")
         daemon.wait_line("evt=tls_broken connector=opportunistic .*next=clear")
-        daemon.wait_line('evt=attempt .*rcpt="you@opportunistic.test".*older than 5 minutes')
+        daemon.wait_line("evt=backoff domain=opportunistic.test .*older than 5 minutes")
         daemon.wait_listed(3)
         self.assertEqual([], last.messages)
 

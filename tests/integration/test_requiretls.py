@@ -1,10 +1,14 @@
 """REQUIRETLS from a client to a partner, and what becomes of it where it can't be kept; and the
 header field that asks for the opposite (RFC 8689)."""
+import os
+
 from harness import Case, smarthost
+from support.daemon import BRIDGEHEAD
 from support.partner import EXTENSIONS
 from support.senders import RawClient, message
 from test_intake_auth import TlsClient
 
+FAULTY = BRIDGEHEAD + "-faults"
 NAME = "mx.bank.test"
 OFFERS = [*EXTENSIONS, "REQUIRETLS"]
 
@@ -25,11 +29,17 @@ class RequireTls(Case):
     def verify(self, name=NAME):
         return f"tls verify {{ ca-file {self.ca.pem}; names {name} }}"
 
-    def relay(self, partner, tls, more=""):
+    def set_clock(self, seconds):
+        with open(self.path("clock.new"), "w", encoding="ascii") as out:
+            out.write(f"{seconds}\n")
+        os.rename(self.path("clock.new"), self.path("clock"))
+
+    def relay(self, partner, tls, more="", **options):
         return self.daemon(
             smarthost("out", partner, tls + "\n" + more, "bank.test") + "\n"
             + smarthost("home", self.home, self.verify(), "us.test"),
             listen=self.listen,
+            **options,
         )  # fmt: skip
 
     def give(self, daemon, parameters=" REQUIRETLS", content=None, recipient="you@bank.test"):
@@ -163,13 +173,35 @@ class RequireTls(Case):
         partner.on("starttls", "454 4.7.0 not now")
         daemon = self.relay(partner, "tls opportunistic")
         self.give(daemon)
-        daemon.wait_until(
-            lambda: any("in clear never" in e.get("text", "") for e in daemon.events()), "a reason"
-        )
+        daemon.until(lambda rows: any("in clear only when older than 5 minutes, never with REQUIRETLS"
+                                      in r.get("last", {}).get("text", "") for r in rows),
+                     "queue", what="a reason")  # fmt: skip
         self.assertEqual([], self.mail_lines(partner))
         self.assertEqual([], self.home.messages)
-        # Nobody waits in clear for more: the session has ended.
-        partner.wait_command("quit")
+
+    def test_is_never_old_enough_for_clear(self):
+        """Once that is known, no session in clear is opened for it again."""
+        if not os.path.exists(FAULTY):
+            self.skipTest("only sanitized builds have it")
+        partner = self.partner(certificate=self.certificate, extensions=OFFERS)
+        partner.on("starttls", "454 4.7.0 not now")
+        daemon = self.relay(partner, "tls opportunistic", start=False)
+        daemon.program = FAULTY
+        daemon.environment = {"BH_FAULT_CLOCK": self.path("clock")}
+        self.set_clock(0)
+        daemon.start()
+        self.give(daemon)
+        daemon.wait_line("evt=backoff domain=bank.test")
+        self.set_clock(6 * 60)
+        daemon.events_where(lambda e: "in clear never" in e.get("text", ""))
+        mark = len(daemon.lines)
+        rounds = lambda: sum("evt=backoff domain=bank.test" in line for line in daemon.lines[mark:])
+        daemon.wait_until(lambda: rounds() >= 3, "three rounds more\n" + daemon.tail())
+        # Each connection asks for TLS, but for that one, and one that is just being made.
+        self.assertLessEqual(partner.count("ehlo") - partner.count("starttls"), 2)
+        self.assertEqual(1, len([e for e in daemon.events() if "in clear never" in e.get("text", "")]))
+        self.assertEqual([], self.mail_lines(partner))
+        daemon.wait_listed(1)
 
     def test_in_clear_it_is_not_taken(self):
         daemon = self.relay(self.partner(), "tls off")

@@ -122,13 +122,12 @@ class Matrix(TlsCase):
             failed = ("starttls", "tls")
             return kept <= {r["domain"] for r in rows if r.get("last", {}).get("stage") in failed}
 
-        def all_wait():
-            waiting = [e.get("rcpt", "") for e in daemon.events()
-                       if "in clear only when older" in e.get("text", "")]  # fmt: skip
-            return later <= {rcpt.removeprefix("you@") for rcpt in waiting}
+        def all_wait(rows):
+            return later <= {r["domain"] for r in rows
+                             if "in clear only when older" in r.get("last", {}).get("text", "")}  # fmt: skip
 
         daemon.until(all_tried, "queue", "--top", "200", what="an attempt at each")
-        daemon.wait_until(all_wait, "younger mail to wait for TLS")
+        daemon.until(all_wait, "queue", "--top", "200", what="younger mail to wait for TLS")
         for name, (partner, mode, result) in pairs.items():
             if result in ("no", "later"):  # in clear only what is older than five minutes
                 with self.subTest(pair=name):

@@ -12,6 +12,7 @@
 #define TEXT_MAX 2048
 #define CONTENT_MAX ((size_t)1 << 20)
 #define RCPTS_MAX 128
+#define VAIN_MAX 6
 
 enum stage { STAGE_COMMAND, STAGE_DATA, STAGE_BDAT, STAGE_HELLO };
 
@@ -30,6 +31,7 @@ struct partner {
     struct tls_shown shown;
     enum stage stage;
     bool garbled; /* it said something that is no reply */
+    bool asked;   /* for TLS, or to take a message */
     bool tls, starttls_offered, greeted, busy, hung, gone, reset_planned, slow;
     unsigned life;          /* of the process that it talks to */
     size_t reset_at, heard; /* the octet after which the line is reset */
@@ -84,11 +86,29 @@ static void reset(struct partner *p)
     p->gone = true;
 }
 
+/* Sessions that are opened in a row, to be closed again, cost us and everybody else (promise 4). */
+static void came_to_nothing(struct host *h)
+{
+    if (sim_now_us() - h->vain_us > 10 * SIM_SECOND) {
+        h->vain_us = sim_now_us();
+        h->vain = 0;
+    }
+    if (++h->vain > VAIN_MAX) {
+        sim_fail("%s has had %u sessions within ten seconds that asked for nothing", h->name,
+                 h->vain);
+    }
+}
+
 static void on_end(void *ctx, bool graceful)
 {
     struct partner *p = ctx;
+    struct host *h = p->host;
+    const bool in_vain = p->greeted && !p->asked;
     (void)graceful;
     forget(p);
+    if (in_vain) {
+        came_to_nothing(h);
+    }
 }
 
 /* ---- saying ---- */
@@ -392,6 +412,7 @@ static void on_ehlo(struct partner *p)
 
 static void on_starttls(struct partner *p)
 {
+    p->asked = true;
     if (bad(p->host->mood.starttls_454)) {
         say(p, "454 4.7.0 not now");
     } else {
@@ -416,6 +437,7 @@ static void mail_failed(const char *line)
 static void on_mail(struct partner *p, const char *line)
 {
     end_txn(p);
+    p->asked = true;
     if (bad(p->host->mood.mail_5xx)) {
         mail_failed(line);
         say(p, "550 5.1.8 not from you");

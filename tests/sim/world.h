@@ -93,6 +93,8 @@ struct host {
     bool pipelining, chunking;
     uint64_t think_us;
     struct net_path path;
+    uint64_t vain_us; /* since when sessions that asked for nothing are counted */
+    unsigned vain;
 };
 
 struct domain {

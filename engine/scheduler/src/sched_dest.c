@@ -114,7 +114,8 @@ static void emit_endings(struct bh_sched *s, struct dest *d)
             return;
         }
         while (d->first != NULL && action->count < BH_LEASE_ITEMS_MAX) {
-            action->items[action->count++] = item_lease(s, d, NULL);
+            action->items[action->count++] = d->first;
+            item_lease(s, d, d->first, NULL);
         }
     }
 }
@@ -192,8 +193,21 @@ static void set_backoff(struct bh_sched *s, struct dest *d, int64_t until_unix_m
     d->backoff_until_mono_ms = sched_mono_of(s, until_unix_ms);
 }
 
-void dest_failed(struct bh_sched *s, struct dest *d, enum bh_sched_fault fault,
-                 const struct bh_outcome *outcome, bool by_site)
+/* When it tries TLS again, all its mail being too young to go in clear: after its interval, or when
+ * the first is old enough if that comes earlier. Not a stage further: it is no failed round. */
+static int64_t retry_of_young(struct bh_sched *s, struct dest *d, int64_t first_unix_ms)
+{
+    uint32_t stage = 0;
+    const int64_t soonest = s->now.unix_ms + (int64_t)penalty_ms(d);
+    const int64_t until =
+        bh_retry_destination(&d->policy.retry, &d->glitches, &stage, &s->rng, s->now.unix_ms);
+    const int64_t old_enough = first_unix_ms > soonest ? first_unix_ms : soonest;
+    return old_enough < until ? old_enough : until;
+}
+
+/* @param young none of its mail may go in clear yet */
+static void fail(struct bh_sched *s, struct dest *d, enum bh_sched_fault fault,
+                 const struct bh_outcome *outcome, bool by_site, bool young)
 {
     sched_keep_said(&d->said, outcome, s->now.unix_ms);
     if (!dest_may_run(s, d)) {
@@ -204,9 +218,13 @@ void dest_failed(struct bh_sched *s, struct dest *d, enum bh_sched_fault fault,
     }
     struct bh_sched_action *action =
         sched_emit(s, fault == BH_SCHED_OURS ? BH_SCHED_PARK : BH_SCHED_BACKOFF, d->id);
-    set_backoff(
-        s, d,
-        bh_retry_destination(&d->policy.retry, &d->glitches, &d->stage, &s->rng, s->now.unix_ms));
+    bool never = false;
+    const int64_t first_unix_ms = young ? clear_first(d, &never) : 0;
+    set_backoff(s, d,
+                young ? retry_of_young(s, d, first_unix_ms)
+                      : bh_retry_destination(&d->policy.retry, &d->glitches, &d->stage, &s->rng,
+                                             s->now.unix_ms));
+    d->young = young;
     d->parked = fault == BH_SCHED_OURS;
     d->by_site = by_site;
     d->was_failing = true;
@@ -219,11 +237,25 @@ void dest_failed(struct bh_sched *s, struct dest *d, enum bh_sched_fault fault,
         action->stage = d->stage;
         action->glitches = d->glitches;
         action->until_unix_ms = d->backoff_until_unix_ms;
-        if (fault == BH_SCHED_THEIRS) {
+        action->young = young;
+        /* What is young was not tried in every way that it has. */
+        if (fault == BH_SCHED_THEIRS && (!young || never)) {
             (void)sched_emit(s, BH_SCHED_FAILED_ROUND, d->id);
         }
     }
     item_drop_window(s, d);
+}
+
+void dest_failed(struct bh_sched *s, struct dest *d, enum bh_sched_fault fault,
+                 const struct bh_outcome *outcome, bool by_site)
+{
+    fail(s, d, fault, outcome, by_site, false);
+}
+
+void dest_too_young(struct bh_sched *s, struct dest *d)
+{
+    fail(s, d, BH_SCHED_THEIRS, &d->site->said.outcome, true, true);
+    dest_arm_timer(s, d);
 }
 
 void dest_wait_too(struct bh_sched *s, struct dest *d, const struct dest *other)
@@ -370,6 +402,7 @@ enum bh_status bh_sched_carry(struct bh_sched *s, uint32_t destination,
     d->ending = false;
     d->parked = false;
     d->by_site = false;
+    d->young = false;
     d->stage = stage;
     d->glitches = glitches;
     d->was_failing = probe;

@@ -119,6 +119,7 @@ struct session {
     bool unproven;
     bool delivered; /* ever */
     bool detour;    /* opened for what other hosts can't take, and for nothing else */
+    bool clear;     /* takes what may go in clear, and nothing else */
     uint64_t name;  /* of its host, once it is ready */
     uint32_t life_ms, messages_max, idle_ms;
 };
@@ -148,6 +149,7 @@ struct site {
     struct bh_sched_said said; /* how it failed */
     uint32_t evicted;          /* an idle session of another, being closed for it; 0: none */
     uint32_t false_starts;     /* sessions that ended well without getting ready, in a row */
+    uint64_t clear_until_ms;   /* TLS is broken; until then sessions are opened in clear */
     uint64_t rest_until_ms;    /* its last session came to nothing: no other is opened until then */
     bool yielded;              /* it gave up a session for another: it waits behind that one */
     uint32_t together;         /* items that one session gets though others are idle; at least 1 */
@@ -197,6 +199,7 @@ struct dest {
     uint64_t slow_until_ms;        /* then one more */
     struct breaker breaker;
     bool held, parked, has_entries, refilling, resolving, ending, by_site, was_failing;
+    bool young;         /* it backs off since its mail may not go in clear yet */
     bool in_vain;       /* something was skipped, and nothing done since the last refill */
     uint64_t refill_ms; /* when that was asked for */
     uint32_t stage, glitches;
@@ -271,8 +274,9 @@ BH_MUST_USE enum bh_status item_add(struct bh_sched *s, struct dest *d,
 /** Here in any way, settled ones included. @return NULL if not */
 struct bh_sched_item *item_find(const struct bh_sched *s, uint32_t destination, uint64_t id,
                                 uint16_t part);
-/** The first waiting item becomes leased to a session, or (NULL) is handed over to be ended. */
-struct bh_sched_item *item_lease(struct bh_sched *s, struct dest *d, struct session *session);
+/** A waiting item becomes leased to a session, or (NULL) is handed over to be ended. */
+void item_lease(struct bh_sched *s, struct dest *d, struct bh_sched_item *item,
+                struct session *session);
 /** Waiting items leave memory: the store has those of the entry lane; fresh ones are moved there.
  */
 void item_drop_window(struct bh_sched *s, struct dest *d);
@@ -297,9 +301,22 @@ void dest_wait_too(struct bh_sched *s, struct dest *d, const struct dest *other)
 /** It backs off or parks; nothing happens if it may not run anyway. */
 void dest_failed(struct bh_sched *s, struct dest *d, enum bh_sched_fault fault,
                  const struct bh_outcome *outcome, bool by_site);
+/** TLS is broken, and none of its mail may go in clear yet: it backs off. It is not freed. */
+void dest_too_young(struct bh_sched *s, struct dest *d);
 void dest_destroy(struct bh_sched *s, struct dest *d);
 /** Its time has changed. */
 void dest_arm_timer(struct bh_sched *s, struct dest *d);
+
+/* sched_clear.c */
+bool site_is_clear(const struct bh_sched *s, const struct site *site);
+bool clear_may_go(const struct bh_sched *s, const struct bh_sched_item *item);
+/** How many of its waiting items may go in clear now; counts no further than `most`. */
+uint32_t clear_count(const struct bh_sched *s, const struct dest *d, uint32_t most);
+/** When the first of its waiting items may; INT64_MAX: none ever.
+ * @param never there is one that never may */
+int64_t clear_first(const struct dest *d, bool *never);
+/** An idle session in clear for which nothing is left ends. */
+void clear_close_idle(struct bh_sched *s, struct site *site);
 
 /* sched_detour.c */
 uint64_t host_name(const struct bh_sched_address *address);
@@ -392,13 +409,16 @@ bool site_is_dead(struct bh_sched *s, const struct site *site, struct bh_outcome
 bool site_avoids(const struct bh_sched *s, const struct site_address *a);
 /** Forget what its addresses failed at (flush). */
 void site_forgive(struct bh_sched *s, struct site *site);
+/** An address that failed is avoided so long: the next round of the destination starts clean. */
+uint64_t penalty_ms(const struct dest *d);
 /** A session could not be had, or ended before it had delivered anything.
  * @param d whose session it was, or NULL */
 void site_session_failed(struct bh_sched *s, struct site *site, struct dest *d,
                          const struct bh_sched_address *failed, uint32_t count,
                          enum bh_sched_fault fault, const struct bh_outcome *outcome);
-/** A session got ready: destinations that failed with the site may try again. May free them. */
-void site_recovered(struct bh_sched *s, struct site *site);
+/** A session got ready: destinations that failed with the site may try again. May free them.
+ * @param clear it is one in clear: says nothing to those whose mail is too young for that */
+void site_recovered(struct bh_sched *s, struct site *site, bool clear);
 /** @return NULL for want of memory */
 struct host *host_get(struct bh_sched *s, const struct bh_sched_address *address);
 /** @return NULL if nothing is known of it */

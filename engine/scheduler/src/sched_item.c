@@ -73,13 +73,16 @@ static void free_item(struct bh_sched *s, struct bh_sched_item *item)
     free(item);
 }
 
-/* Take the first waiting item out of the window. */
-static struct bh_sched_item *pop(struct dest *d)
+/* Take a waiting item out of the window; mostly it is the first. */
+static struct bh_sched_item *take_out(struct dest *d, struct bh_sched_item *item)
 {
-    struct bh_sched_item *item = d->first;
-    d->first = item->next;
-    if (d->first == NULL) {
-        d->last = &d->first;
+    struct bh_sched_item **at = &d->first;
+    while (*at != item) {
+        at = &(*at)->next;
+    }
+    *at = item->next;
+    if (item->next == NULL) {
+        d->last = at;
     }
     BH_ASSERT(d->items > 0);
     d->items--;
@@ -108,11 +111,10 @@ static void become_leased(struct bh_sched *s, struct dest *d, struct bh_sched_it
     }
 }
 
-struct bh_sched_item *item_lease(struct bh_sched *s, struct dest *d, struct session *session)
+void item_lease(struct bh_sched *s, struct dest *d, struct bh_sched_item *item,
+                struct session *session)
 {
-    struct bh_sched_item *item = pop(d);
-    become_leased(s, d, item, session);
-    return item;
+    become_leased(s, d, take_out(d, item), session);
 }
 
 void item_lease_detour(struct bh_sched *s, struct dest *d, struct bh_sched_item *item,
@@ -158,7 +160,7 @@ void item_drop_window(struct bh_sched *s, struct dest *d)
             action->item.node = (struct bh_map_node){0};
         }
         d->has_entries = true;
-        free_item(s, pop(d));
+        free_item(s, take_out(d, d->first));
     }
     drop_detours(s, d);
     if (d->in_turn) {
@@ -178,7 +180,7 @@ void item_forget_settled(struct bh_sched *s, struct dest *d)
 void item_free_all(struct bh_sched *s, struct dest *d)
 {
     while (d->first != NULL) {
-        free_item(s, pop(d));
+        free_item(s, take_out(d, d->first));
     }
     drop_detours(s, d);
     while (d->leased != NULL) {
@@ -259,7 +261,10 @@ static void succeeded(struct bh_sched *s, struct dest *d, struct session *sessio
     d->streak = 0;
     d->streak_several = false;
     d->success_ms = sched_mark(s);
-    if (d->was_failing && sched_emit(s, BH_SCHED_RECOVERED, d->id) != NULL) {
+    if (d->young && d->backoff_until_unix_ms > s->now.unix_ms) {
+        d->stage = 0; /* what went in clear has ended; the rest waits as it did */
+        d->glitches = 0;
+    } else if (d->was_failing && sched_emit(s, BH_SCHED_RECOVERED, d->id) != NULL) {
         d->was_failing = false;
         d->parked = false;
         d->by_site = false;

@@ -101,11 +101,12 @@ static bool memory_allows(const struct bh_sched *s, uint64_t size)
 
 /* The next item for this session; NULL: none.
  * @param detours of those that other hosts can't take */
-static struct bh_sched_item *next_item(const struct dest *d, const struct session *session,
-                                       bool detours)
+static struct bh_sched_item *next_item(const struct bh_sched *s, const struct dest *d,
+                                       const struct session *session, bool detours)
 {
     struct bh_sched_item *item = detours ? d->detour_first : d->first;
-    while (detours && item != NULL && !detour_can_take(item, session->name)) {
+    while (item != NULL && ((detours && !detour_can_take(item, session->name)) ||
+                            (session->clear && !clear_may_go(s, item)))) {
         item = item->next;
     }
     return item;
@@ -128,7 +129,7 @@ static enum refused take(struct bh_sched *s, struct dest *d, struct making *m, u
     struct bh_sched_action *action = m->action;
     struct host *host = session->host_count > 0 ? session->hosts[0] : NULL;
     struct held_back by;
-    struct bh_sched_item *item = next_item(d, session, m->detours);
+    struct bh_sched_item *item = next_item(s, d, session, m->detours);
     BH_ASSERT(item != NULL);
     if (!memory_allows(s, item->size)) {
         limited_by(d, BH_LIMITED_BY_MEMORY);
@@ -156,9 +157,9 @@ static enum refused take(struct bh_sched *s, struct dest *d, struct making *m, u
         if (m->detours) {
             item_lease_detour(s, d, item, session);
         } else {
-            (void)item_lease(s, d, session);
+            item_lease(s, d, item, session);
         }
-        item = next_item(d, session, m->detours);
+        item = next_item(s, d, session, m->detours);
     }
     session->messages += count;
     return count > 0 ? REFUSED_NOT : REFUSED_SITE;
@@ -204,7 +205,7 @@ static void fill_up(struct bh_sched *s, struct site *site, struct making *m)
             site_turn_remove(site, d);
             continue;
         }
-        if (may_lease(d)) {
+        if (may_lease(d) && next_item(s, d, session, false) != NULL) {
             const uint32_t share = lease_share(d);
             const uint32_t left = want - action->count;
             const enum refused refused = take(s, d, m, share < left ? share : left);
@@ -342,7 +343,8 @@ static bool wait_to_open(struct bh_sched *s, struct dest *d, const struct held_b
     return false;
 }
 
-static bool may_open(struct bh_sched *s, struct dest *d, bool proven)
+static bool may_open(struct bh_sched *s, struct dest *d, bool proven,
+                     const struct bh_sched_item *detour)
 {
     struct connector *c = d->connector;
     struct held_back by;
@@ -350,7 +352,8 @@ static bool may_open(struct bh_sched *s, struct dest *d, bool proven)
         limited_by(d, BH_LIMITED_BY_DESTINATION);
         return false;
     }
-    if (d->site->rest_until_ms > s->now.mono_ms) {
+    if (d->site->rest_until_ms > s->now.mono_ms ||
+        (detour != NULL && site_is_clear(s, d->site) && !clear_may_go(s, detour))) {
         limited_by(d, BH_LIMITED_BY_REST);
         site_block(s, d->site);
         return false;
@@ -476,7 +479,7 @@ static bool open_one(struct bh_sched *s, struct dest *d, const struct bh_sched_i
     struct kept_off off;
     const bool proven = recently_succeeded(s, d);
     *none = false;
-    if (!may_open(s, d, proven)) {
+    if (!may_open(s, d, proven, detour)) {
         return false;
     }
     const uint32_t count = choose_addresses(s, d, proven, detour, chosen, &off);
@@ -515,7 +518,8 @@ static bool open_one(struct bh_sched *s, struct dest *d, const struct bh_sched_i
 bool lease_detours(struct bh_sched *s, struct dest *d, struct session *session)
 {
     struct held_back soonest = {0};
-    if (next_item(d, session, true) == NULL || d->pace_until_ms > s->now.mono_ms || !may_lease(d)) {
+    if (next_item(s, d, session, true) == NULL || d->pace_until_ms > s->now.mono_ms ||
+        !may_lease(d)) {
         return false;
     }
     if (worn_out(s, session)) {
@@ -565,7 +569,7 @@ static bool lease_all(struct bh_sched *s, struct site *site)
             tries--;
             continue;
         }
-        if (!may_lease(d)) {
+        if (!may_lease(d) || next_item(s, d, session, false) == NULL) {
             tries--;
             to_the_end(site, d);
             continue;
@@ -621,6 +625,9 @@ void site_step(struct bh_sched *s, struct site *site)
 {
     detour_step_site(s, site);
     const bool hosts_hold_back = lease_all(s, site);
+    if (!hosts_hold_back && !site->blocked && site->lease_wait.at == NULL) {
+        clear_close_idle(s, site);
+    }
     if (site->turn_first == NULL && site->detouring == NULL) {
         site->evicted = 0;
     }
@@ -629,12 +636,20 @@ void site_step(struct bh_sched *s, struct site *site)
         return; /* what waits is held back by something else than connections, or waits its turn */
     }
     bool none = false;
-    for (struct dest *d = site->turn_first; d != NULL; d = d->turn_next) {
+    struct dest *next = NULL;
+    for (struct dest *d = site->turn_first; d != NULL; d = next) {
+        next = d->turn_next;
         if (!dest_may_run(s, d)) {
             continue;
         }
+        const bool clear = site_is_clear(s, site);
+        const uint32_t items = clear ? clear_count(s, d, d->policy.per_destination_max) : d->items;
+        if (clear && items == 0 && d->items > 0) {
+            dest_too_young(s, d);
+            continue;
+        }
         limited_by(d, BH_LIMITED_BY_NOTHING);
-        while (d->opening - d->detours_opening < d->items && open_one(s, d, NULL, &none)) {
+        while (d->opening - d->detours_opening < items && open_one(s, d, NULL, &none)) {
         }
         if (is_shared(&d->limited)) {
             site->limited = d->limited;

@@ -272,11 +272,12 @@ void bh_sched_session_ready(struct bh_sched *s, uint32_t session_id,
     }
     struct site *site = session->site;
     site->false_starts = 0;
+    site->clear_until_ms = session->clear ? site->clear_until_ms : 0; /* TLS is well again */
     session->name = host_name(address);
     const struct released released = release_dests(session);
     enter_idle(s, session);
     site->ready_count++;
-    site_recovered(s, site);
+    site_recovered(s, site, session->clear);
     site_step(s, site);
     step_again(s, &released);
     site_step_blocked(s, BLOCKED_STEPS); /* hosts that it did not need came free */

@@ -174,6 +174,7 @@ void site_forgive(struct bh_sched *s, struct site *site)
     }
     site->failed = false;
     site->round_failures = 0;
+    site->clear_until_ms = 0;
 }
 
 /* Plans */
@@ -318,8 +319,7 @@ void site_step_blocked(struct bh_sched *s, unsigned steps)
 
 /* Failure and recovery */
 
-/* So short that the next round of the destination starts clean. */
-static uint64_t penalty_ms(const struct dest *d)
+uint64_t penalty_ms(const struct dest *d)
 {
     if (d == NULL) {
         return ADDRESS_PENALTY_MS;
@@ -385,6 +385,7 @@ static void round_failed(struct bh_sched *s, struct site *site, struct dest *ope
 {
     site->failed = true;
     site->round_failures = 0;
+    site->clear_until_ms = 0;
     if (opener != NULL && opener->site == site) {
         dest_failed(s, opener, fault, outcome, true);
         const bool together = fault == BH_SCHED_OURS && opener->policy.first_alone;
@@ -426,16 +427,16 @@ void site_session_failed(struct bh_sched *s, struct site *site, struct dest *d,
     }
 }
 
-void site_recovered(struct bh_sched *s, struct site *site)
+void site_recovered(struct bh_sched *s, struct site *site, bool clear)
 {
     site->round_failures = 0;
     if (!site->failed) {
         return;
     }
-    site->failed = false;
+    site->failed = clear;
     for (struct dest *d = site->dests; d != NULL;) {
         struct dest *next = d->site_next;
-        if (d->by_site && d->backoff_until_unix_ms > s->now.unix_ms) {
+        if (d->by_site && d->backoff_until_unix_ms > s->now.unix_ms && !(clear && d->young)) {
             d->by_site = false;
             d->backoff_until_unix_ms = 0;
             d->has_entries = true;

@@ -120,8 +120,10 @@ struct bh_sched_item {
     uint64_t size; /* octets of content */
     bool fresh;    /* lane */
     uint32_t session;
-    bool answered; /* private */
-    uint64_t user; /* the caller's, e.g. its in-flight slot */
+    bool answered;              /* private */
+    int64_t clear_from_unix_ms; /* where TLS is broken it may go in clear from then on; INT64_MAX:
+                                   never; 0: whenever */
+    uint64_t user;              /* the caller's, e.g. its in-flight slot */
     /* private */
     struct bh_sched_item *next, *prev;
     struct bh_map_node node;
@@ -164,6 +166,7 @@ struct bh_sched_action {
     uint32_t stage;
     uint32_t glitches;
     int64_t until_unix_ms;
+    bool young; /* BACKOFF: TLS is broken, and its mail may not go in clear yet */
 };
 
 /** The last thing said about a destination, kept with it. */
@@ -310,6 +313,23 @@ void bh_sched_session_closed(struct bh_sched *s, uint32_t session,
 void bh_sched_session_took(struct bh_sched *s, uint32_t session, uint64_t ms);
 /** All that was leased is answered and the session is free again. */
 void bh_sched_session_idle(struct bh_sched *s, uint32_t session, struct bh_now now);
+
+/* In clear, where TLS is broken and not demanded */
+
+/** TLS is broken at the hosts of this destination. What is old enough may go in clear
+ * (clear_from_unix_ms of each item): for a short time sessions of its site are opened in clear, for
+ * destinations that have such mail. Those that have none back off until their first is old enough,
+ * and try TLS again in between, as often as they would after a failure. The session that met it is
+ * closed next, in good order.
+ * @param outcome how TLS failed; kept with those
+ * @return false: there is no need, for a session that is not in clear is ready. This one has failed
+ */
+BH_MUST_USE bool bh_sched_go_clear(struct bh_sched *s, uint32_t destination,
+                                   const struct bh_outcome *outcome, struct bh_now now);
+/** Is a session that is opened for this destination now to be one in clear? */
+bool bh_sched_is_clear(const struct bh_sched *s, uint32_t destination);
+/** Told before session_ready: it is in clear, and leases what is old enough. */
+void bh_sched_session_in_clear(struct bh_sched *s, uint32_t session);
 
 /* Items */
 
