@@ -285,10 +285,14 @@ static struct host *host_of(const struct bh_ip *ip)
 
 static void host_in_trouble(unsigned host)
 {
+    enum bh_tls_mode mode = BH_TLS_OFF;
     for (unsigned i = 0; i < world.set.domains; i++) {
         struct domain *d = &world.domains[i];
         for (unsigned k = 0; k < d->host_count; k++) {
             d->trouble_us = d->hosts[k] == host ? sim_now_us() : d->trouble_us;
+        }
+        if (host >= world.set.hosts && conf_tls_at(world_conf(), i, host, &mode)) {
+            d->trouble_us = sim_now_us();
         }
     }
 }
