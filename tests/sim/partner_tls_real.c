@@ -10,9 +10,8 @@
 #include "bh/assert.h"
 #include "partner_tls.h"
 
-/* A key of later generations is made when it is needed; from some on they come again. */
-#define GENERATIONS 4
-#define NOBODY (HOSTS_MAX * GENERATIONS)
+/* A host keeps its key here: of authorities with one name OpenSSL looks at the first alone. */
+#define NOBODY HOSTS_MAX
 #define IDENTITIES (NOBODY + 1)
 
 struct partner_tls {
@@ -46,8 +45,7 @@ static struct identity *identity_of(unsigned number)
     struct identity *id = &identities[number];
     char name[32];
     if (!id->made) {
-        snprintf(name, sizeof(name), number < NOBODY ? "mx%u.test" : "other%u.test",
-                 number % HOSTS_MAX);
+        snprintf(name, sizeof(name), number < NOBODY ? "mx%u.test" : "other%u.test", number);
         struct tls_fixture files = {0};
         tls_fixture_make(&files, name);
         id->files = files;
@@ -58,14 +56,10 @@ static struct identity *identity_of(unsigned number)
     return id;
 }
 
-static struct identity *of_host(const struct host *host, unsigned generation)
-{
-    return identity_of(host->number + generation % GENERATIONS * HOSTS_MAX);
-}
-
 void partner_tls_key(const struct host *host, unsigned generation, uint8_t spki[BH_PIN_LEN])
 {
-    memcpy(spki, of_host(host, generation)->spki, BH_PIN_LEN);
+    (void)generation;
+    memcpy(spki, identity_of(host->number)->spki, BH_PIN_LEN);
 }
 
 /* All that are some host's, so that a host with another's certificate is told by its name. */
@@ -90,7 +84,7 @@ const char *partner_tls_ca_file(void)
 
 struct partner_tls *partner_tls_create(const struct host *host, bool bad, struct tls_shown *shown)
 {
-    const struct identity *id = bad ? identity_of(NOBODY) : of_host(host, host->generation);
+    const struct identity *id = identity_of(bad ? NOBODY : host->number);
     struct partner_tls *t = sim_alloc(sizeof(*t));
     t->tls = bh_tls_server_create(id->ctx);
     BH_ASSERT(t->tls != NULL);

@@ -69,7 +69,8 @@ static void publish_tlsa(unsigned number, enum tlsa_kind kind)
         v.records[v.count++] = record_of(host, generation);
         break;
     case TLSA_WRONG:
-        v.records[v.count++] = record_of(host, generation + 7);
+        v.records[v.count] = record_of(host, generation);
+        v.records[v.count++].data[5] ^= 0xff;
         break;
     case TLSA_UNUSABLE:
         v.records[v.count++] = unusable(host);
