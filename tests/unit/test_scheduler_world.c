@@ -31,6 +31,7 @@ struct entry {
     uint32_t dest;
     enum place place;
     int64_t due_unix_ms;
+    int64_t clear_from_unix_ms; /* never sooner in clear */
     uint64_t size;
     uint16_t recipients;
     uint32_t attempts;
@@ -41,7 +42,17 @@ struct entry {
     uint32_t asks;
 };
 
-enum behaviour { OK, REFUSE, HANG, GREET_421, MAIL_421, DROP_AFTER_ONE, DEFER, BEHAVIOURS };
+enum behaviour {
+    OK,
+    REFUSE,
+    HANG,
+    GREET_421,
+    MAIL_421,
+    DROP_AFTER_ONE,
+    DEFER,
+    BROKEN_TLS,
+    BEHAVIOURS
+};
 
 enum event_kind { RESOLVED, REFILLED, OPENED, DELIVERED, CLOSED };
 
@@ -66,6 +77,8 @@ struct model_session {
     uint64_t dests; /* a bit for each whose lease it has, or for whom it is opened */
     struct model_site *site;
     bool tried; /* something of its leases */
+    bool clear;
+    uint32_t dest; /* for whom it was opened */
     uint32_t connector;
     uint32_t demand; /* of TLS, for which it was opened */
     uint32_t host_count;
@@ -78,6 +91,7 @@ struct model_session {
 
 struct model_dest {
     bool loaded, held, parked;
+    bool small;         /* TLS is tried in its second way */
     bool skipped;       /* something, and nothing was done since */
     uint64_t refill_ms; /* when its last refill was asked for */
     uint32_t stage, glitches;
@@ -360,10 +374,12 @@ static void look(struct world *w, struct event *e)
         } else if (e->item_count == e->count) {
             e->more = true;
         } else {
-            e->items[e->item_count++] = (struct bh_sched_item){.id = i + 1,
-                                                               .destination = e->dest,
-                                                               .recipients = entry->recipients,
-                                                               .size = entry->size};
+            e->items[e->item_count++] =
+                (struct bh_sched_item){.id = i + 1,
+                                       .destination = e->dest,
+                                       .recipients = entry->recipients,
+                                       .size = entry->size,
+                                       .clear_from_unix_ms = entry->clear_from_unix_ms};
         }
     }
 }
@@ -409,6 +425,8 @@ static void on_open(struct world *w, const struct bh_sched_action *a)
     assert_in_range(a->count, 1, BH_ROUND_ADDRESSES_MAX);
     *m = (struct model_session){.id = a->session,
                                 .dests = UINT64_C(1) << a->destination,
+                                .dest = a->destination,
+                                .clear = bh_sched_is_clear(w->s, a->destination),
                                 .site = &w->sites[d->site][connector_of(&d->policy)][d->demand],
                                 .connector = connector_of(&d->policy),
                                 .demand = d->demand,
@@ -544,6 +562,8 @@ static void on_lease(struct world *w, const struct bh_sched_action *a)
         may_leave(w, dest);
         assert_int_equal(connector_of(&w->dests[dest].policy), m->connector);
         message_went(w, m, a->items[i]);
+        assert_true(!m->clear ||
+                    w->entries[a->items[i]->id - 1].clear_from_unix_ms <= w->now.unix_ms);
         /* It has shown what this destination's plan demands; no other demand's session is used. */
         assert_int_equal(m->demand, w->dests[dest].demand);
         assert_true(leases_of(w, dest) <= w->dests[dest].policy.per_destination_max);
@@ -724,9 +744,24 @@ static void nothing_leaves(struct world *w, struct model_session *m)
     }
 }
 
+static const struct bh_outcome no_tls = {.stage = BH_STAGE_TLS, .happened = BH_HAPPENED_TLS_FAILED};
+
+/* Tried in one way, in another, and then in clear. */
+static void tls_failed(struct world *w, struct model_session *m, uint32_t host)
+{
+    struct model_dest *d = &w->dests[m->dest];
+    const bool again = !d->small || bh_sched_go_clear(w->s, m->dest, &no_tls, w->now);
+    d->small = !d->small;
+    close_session(w, m, host, again ? NULL : &no_tls);
+}
+
 static void on_opened(struct world *w, const struct event *e)
 {
     struct model_session *m = session_of(w, e->session);
+    if (e->host != UINT32_MAX && w->hosts[e->host] == BROKEN_TLS && !m->clear) {
+        tls_failed(w, m, e->host);
+        return;
+    }
     if (e->host == UINT32_MAX) {
         close_session(w, m, UINT32_MAX, &no_connection);
     } else if (w->hosts[e->host] == GREET_421) {
@@ -742,6 +777,9 @@ static void on_opened(struct world *w, const struct event *e)
         m->idle = true;
         m->host_count = 1;
         m->hosts[0] = e->host;
+        if (m->clear) {
+            bh_sched_session_in_clear(w->s, e->session);
+        }
         bh_sched_session_ready(w->s, e->session, &a, w->now);
     }
 }
@@ -805,6 +843,8 @@ static void on_delivered(struct world *w, const struct event *e)
     drain(w);
     if (m->leased_next < m->leased_count) {
         later(w, DELIVERED, 1 + pick(w, 50))->session = e->session;
+    } else if (m->clear) {
+        close_session(w, m, UINT32_MAX, NULL); /* broken TLS is not remembered */
     } else {
         m->idle = true;
         m->leased_count = 0;
@@ -863,6 +903,13 @@ static void on_event(struct world *w, struct event *e)
     drain(w);
 }
 
+/* At once, in a while, or never. */
+static int64_t clear_from(struct world *w)
+{
+    const uint32_t roll = pick(w, 10);
+    return roll == 0 ? INT64_MAX : roll < 4 ? 0 : w->now.unix_ms + pick(w, 60000);
+}
+
 static void add_mail(struct world *w)
 {
     const uint32_t dest = 1 + pick(w, DESTS);
@@ -872,6 +919,7 @@ static void add_mail(struct world *w)
         *entry = (struct entry){.dest = dest,
                                 .place = pick(w, 3) == 0 ? READY : FRESH,
                                 .picky = pick(w, 4) == 0,
+                                .clear_from_unix_ms = clear_from(w),
                                 .recipients = (uint16_t)(1 + pick(w, RECIPIENTS_MAX)),
                                 .size = 1 + pick(w, pick(w, 10) == 0 ? 400000 : 20000)};
         if (!w->dests[dest].loaded) {
@@ -881,6 +929,7 @@ static void add_mail(struct world *w)
                                            .destination = dest,
                                            .recipients = entry->recipients,
                                            .size = entry->size,
+                                           .clear_from_unix_ms = entry->clear_from_unix_ms,
                                            .fresh = true};
         if (entry->place == READY) {
             bh_sched_dirty(w->s, dest, w->now);
@@ -1031,8 +1080,12 @@ static void read_fresh_lane(struct world *w)
         if (!entry->lost || entry->place != FRESH) {
             continue;
         }
-        const struct bh_sched_item item = {
-            .id = i + 1, .destination = entry->dest, .size = entry->size, .fresh = true};
+        const struct bh_sched_item item = {.id = i + 1,
+                                           .destination = entry->dest,
+                                           .recipients = entry->recipients,
+                                           .size = entry->size,
+                                           .clear_from_unix_ms = entry->clear_from_unix_ms,
+                                           .fresh = true};
         entry->lost = false;
         if (!w->dests[entry->dest].loaded) {
             load(w, entry->dest);

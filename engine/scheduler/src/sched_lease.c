@@ -645,7 +645,9 @@ void site_step(struct bh_sched *s, struct site *site)
         const bool clear = site_is_clear(s, site);
         const uint32_t items = clear ? clear_count(s, d, d->policy.per_destination_max) : d->items;
         if (clear && items == 0 && d->items > 0) {
-            dest_too_young(s, d);
+            if (d->sessions == 0) { /* else when that has ended */
+                dest_too_young(s, d);
+            }
             continue;
         }
         limited_by(d, BH_LIMITED_BY_NOTHING);
