@@ -14,6 +14,25 @@ static void carrier_text(const struct dest_info *d, char *text, size_t cap)
     }
 }
 
+/* Of its connector's and its own rate the slower one; a host's is for each of its hosts. */
+static uint64_t slowest_ns(const struct bh_sched_policy *policy, enum bh_sched_kind kind)
+{
+    const uint64_t connector = policy->rates[BH_OF_CONNECTOR][kind].interval_ns;
+    const uint64_t destination = policy->rates[BH_OF_DESTINATION][kind].interval_ns;
+    return connector > destination ? connector : destination;
+}
+
+static void take_flow(const struct bh_sched_dest_info *info, const struct dest_info *dest,
+                      struct snapshot_dest *d)
+{
+    d->left = info->left;
+    d->left_ms = info->left_ms;
+    if (dest != NULL) {
+        d->message_ns = slowest_ns(&dest->policy, BH_PER_MESSAGE);
+        d->recipient_ns = slowest_ns(&dest->policy, BH_PER_RECIPIENT);
+    }
+}
+
 static int by_id(const void *a, const void *b)
 {
     const uint32_t x = ((const struct snapshot_dest *)a)->id;
@@ -128,6 +147,7 @@ static void run_snapshot(struct engine_call *call, struct engine *e)
                 carrier_text(dest, d->carrier, sizeof(d->carrier));
                 limit_words(&info.limited, dest != NULL ? edest_connector(e, dest) : NULL,
                             info.slowed, &d->limit);
+                take_flow(&info, dest, d);
             }
         }
         qsort(s->dests, s->count, sizeof(s->dests[0]), by_id);

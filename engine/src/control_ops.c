@@ -72,6 +72,10 @@ static bool live_destination(void *ctx, uint32_t id, struct bh_live_destination 
     *live = (struct bh_live_destination){.connections = s->dests[low].sessions,
                                          .in_flight = s->dests[low].leased,
                                          .limit = limit_words_live(&s->dests[low].limit),
+                                         .left = s->dests[low].left,
+                                         .left_ms = s->dests[low].left_ms,
+                                         .message_ns = s->dests[low].message_ns,
+                                         .recipient_ns = s->dests[low].recipient_ns,
                                          .carrier = bh_slice_str(s->dests[low].carrier)};
     return true;
 }

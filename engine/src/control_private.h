@@ -18,7 +18,9 @@ struct snapshot_dest {
     uint32_t id;
     uint32_t sessions, leased;
     struct limit_words limit;
-    char carrier[64]; /* the connector that takes over; empty: none does */
+    uint64_t left, left_ms;            /* messages, lately */
+    uint64_t message_ns, recipient_ns; /* its slowest rates; 0: none */
+    char carrier[64];                  /* the connector that takes over; empty: none does */
 };
 #define SNAPSHOT_HOSTS_MAX 32
 #define SNAPSHOT_RECORDS_MAX 8 /* TLSA, of one host */

@@ -166,6 +166,31 @@ connector one {{
         text = daemon.ctl_run("queue", options=()).stdout
         self.assertIn("limited by: destination connections 1/1", text)
 
+    def test_the_drain_is_forecast(self):
+        """600 messages at 40 a minute, of which about 40 have their turn before they are a minute old."""
+        partner = self.partner()
+        retry = "retry { intervals 5s; warn-after never; expire 1m }"
+        daemon = self.relay_to(partner, "limits { rate 40/min }\n    " + retry)
+        self.queue(daemon, [["you@bank.test"]] * 600)
+        row = daemon.until(lambda rows: rows[0].get("forecast", {}).get("by") == "deliveries", "queue")[0]
+        forecast = row["forecast"]
+        self.assertEqual("connector message rate 40/min", row["limit"])
+        self.assertEqual(row["messages"], forecast["messages"])
+        self.assertGreater(forecast["messages"], 560)
+        self.assertLessEqual(forecast["per_hour"], 2400)  # as it was seen, on a busy machine, but never more
+        drains_in_ms = forecast["messages"] / forecast["per_hour"] * 3_600_000
+        self.assertAlmostEqual(forecast["drains_in_ms"], drains_in_ms, delta=2000)
+        self.assertGreater(forecast["expire_before"], 500)
+        text = daemon.ctl_run("queue", options=()).stdout
+        self.assertRegex(text, r"limited by: connector message rate 40/min   "
+                               r"5\d\d queued, \d+/min, drains in \d+ m, 5\d\d expire before")  # fmt: skip
+        last = daemon.list()[-1]
+        self.assertEqual("connector message rate 40/min", last["limit"])
+        why = daemon.ctl_run("why", last["id"], options=()).stdout
+        self.assertIn("    its destination is limited by: connector message rate 40/min", why)
+        partner.down()  # what is left is not waited for at the end
+        daemon.kill()
+
     def row(self, daemon, domain, limit, limited):
         """What `bhctl queue` says of it, once it says so."""
         rows = daemon.until(lambda rows: any(row["domain"] == domain and row.get("limit") == limit for row in rows),

@@ -382,6 +382,41 @@ static void a_burst_is_what_the_slack_allows(void **unused)
     bh_sched_destroy(r.s);
 }
 
+/* For the forecast: what has left in the last minutes, over the time that there was something to
+ * leave. */
+static void what_leaves_is_counted_while_there_is_work(void **unused)
+{
+    (void)unused;
+    struct rig r = rig();
+    struct seen seen = {0};
+    rate(&r, BH_OF_CONNECTOR, BH_PER_MESSAGE, 10 * SECOND_NS);
+    r.policy.idle_ms = 3600000;
+    load_as(&r, 1, (struct bh_sched_dest_state){0});
+    mail(&r, 1, 10, 1);
+    until(&r, &seen, 1);
+    assert_int_equal(info(&r, 1).left_ms, 0); /* nothing is known yet */
+    until(&r, &seen, 10);
+    assert_int_equal(info(&r, 1).left, 9);
+    assert_int_equal(info(&r, 1).left_ms, 90000);
+    pass(&r, 40000);
+    now(&r, &seen);
+    assert_int_equal(info(&r, 1).left_ms, 90000); /* it had nothing to send */
+    mail(&r, 1, 101, 1);
+    until(&r, &seen, 11);
+    assert_int_equal(info(&r, 1).left, 10);
+    assert_int_equal(info(&r, 1).left_ms, 90000);
+    until(&r, &seen, 61); /* 500 s more: what is older than 300 s does not count */
+    assert_in_range(info(&r, 1).left_ms, 150000, 300000);
+    assert_in_range(info(&r, 1).left, info(&r, 1).left_ms / 10000 - 1,
+                    info(&r, 1).left_ms / 10000 + 1);
+    rate(&r, BH_OF_CONNECTOR, BH_PER_MESSAGE, SECOND_NS);
+    load_as(&r, 1, (struct bh_sched_dest_state){0});
+    until(&r, &seen, 111);
+    assert_in_range(info(&r, 1).left, 50, 80); /* it follows */
+    pass(&r, 1);
+    bh_sched_destroy(r.s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -396,6 +431,7 @@ int main(void)
         cmocka_unit_test(what_did_not_go_is_not_charged),
         cmocka_unit_test(a_host_that_was_not_reached_is_not_charged),
         cmocka_unit_test(a_burst_is_what_the_slack_allows),
+        cmocka_unit_test(what_leaves_is_counted_while_there_is_work),
     };
     return cmocka_run_group_tests_name("scheduler_rate", tests, NULL, NULL);
 }

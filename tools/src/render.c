@@ -48,13 +48,43 @@ static void hold_text(const struct output *out, const json_t *row, char text[LIN
              reason[0] != 0 && (by[0] != 0 || until != 0) ? ": " : "", reason);
 }
 
+#define FORECAST_FROM_MS 10000 /* what drains sooner needs no forecast */
+
+/* "4,812 queued, 40/min, drains in 2 h, 37 expire before"; empty where it is nothing to speak of. */
+static void forecast_text(const json_t *row, char *text, size_t len)
+{
+    const json_t *forecast = json_object_get(row, "forecast");
+    const int64_t drains = row_number(forecast, "drains_in_ms");
+    const int64_t hourly = row_number(forecast, "per_hour");
+    const int64_t expire = row_number(forecast, "expire_before");
+    char queued[TEXT_TIME];
+    char rate[TEXT_TIME];
+    char span[TEXT_TIME];
+    char old[TEXT_TIME];
+    text[0] = '\0';
+    if (forecast == NULL || (drains < FORECAST_FROM_MS && expire == 0)) {
+        return;
+    }
+    const char *unit = hourly >= 36000 ? "s" : hourly >= 60 ? "min" : "h";
+    const int64_t in_unit = hourly >= 36000 ? 3600 : hourly >= 60 ? 60 : 1;
+    text_count((uint64_t)((hourly + in_unit / 2) / in_unit), rate);
+    snprintf(text, len, "   %s queued, %s%s/%s, drains in %s%s%s%s",
+             text_count((uint64_t)row_number(forecast, "messages"), queued),
+             strcmp(row_text(forecast, "by"), "limit") == 0 ? "at most " : hourly == 0 ? "<" : "",
+             hourly == 0 ? "1" : rate, unit, text_span(drains, span), expire > 0 ? ", " : "",
+             expire > 0 ? text_count((uint64_t)expire, old) : "",
+             expire > 0 ? " expire before" : "");
+}
+
 /* Why it stands, or what was said last. */
 static void last_text(const struct output *out, const json_t *row, char text[LINE])
 {
     const char *limit = row_text(row, "limit");
     const char *carrier = row_text(row, "carrier");
     char outcome[LINE / 2];
+    char forecast[LINE / 4];
     outcome_text(json_object_get(row, "last"), outcome, sizeof(outcome));
+    forecast_text(row, forecast, sizeof(forecast));
     if (row_text(row, "park_reason")[0] != 0) {
         snprintf(text, LINE, "%s", row_text(row, "park_reason"));
     } else if (strcmp(row_text(row, "state"), "held") == 0) {
@@ -64,10 +94,11 @@ static void last_text(const struct output *out, const json_t *row, char text[LIN
         snprintf(text, LINE, "window opens %s",
                  text_time(row_number(row, "window_opens_unix_ms"), out->now_unix_ms, at));
     } else if (carrier[0] != 0) {
-        snprintf(text, LINE, "carried by %s   %s%s%s", carrier, outcome,
-                 limit[0] != 0 ? "   limited by: " : "", limit);
+        snprintf(text, LINE, "carried by %s   %s%s%s%s", carrier, outcome,
+                 limit[0] != 0 ? "   limited by: " : "", limit, forecast);
     } else {
-        snprintf(text, LINE, "%s%s%s", outcome, limit[0] != 0 ? "   limited by: " : "", limit);
+        snprintf(text, LINE, "%s%s%s%s", outcome, limit[0] != 0 ? "   limited by: " : "", limit,
+                 forecast);
     }
 }
 

@@ -183,6 +183,11 @@ static void entry_line(struct output *out, const json_t *row)
         put_safe(stdout, line);
         printf("\n");
     }
+    if (row_text(row, "limit")[0] != 0) {
+        printf("    its destination is limited by: ");
+        put_safe(stdout, row_text(row, "limit"));
+        printf("\n");
+    }
     if (row_text(row, "destination_tls")[0] != 0) {
         printf("    TLS there, wanted:got: ");
         put_safe(stdout, row_text(row, "destination_tls"));

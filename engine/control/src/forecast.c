@@ -1,6 +1,7 @@
 #include "bh/forecast.h"
 
 #define MS_PER_MINUTE 60000.0
+#define LEFT_ENOUGH 5 /* of fewer the time of each weighs too much, where a rate says more */
 #define NS_PER_MS 1000000.0
 #define FOREVER_MS ((int64_t)1000 * 365 * BH_DAY_MS)
 
@@ -42,14 +43,17 @@ static uint64_t expiring(const struct bh_forecast_facts *f, double per_ms)
     const uint64_t entries = f->ready + f->due + f->held;
     double ahead = 0;
     double sum = 0;
-    if (f->expire_ms <= 0 || entries == 0) {
+    if (f->expire_ms <= 0) {
         return 0;
     }
-    const double leaving = (double)(f->ready + f->due) / (double)entries;
+    const double leaving = entries > 0 ? (double)(f->ready + f->due) / (double)entries : 0;
     for (size_t i = 0; i < f->slot_count; i++) {
         const double count = (double)f->slots[i].count * leaving;
         sum += too_old(f, &f->slots[i], count, ahead, per_ms);
         ahead += count;
+    }
+    if (f->fresh > 0) {
+        sum += too_old(f, &f->fresh_slot, (double)f->fresh, ahead, per_ms);
     }
     return (uint64_t)(sum + 0.5);
 }
@@ -58,7 +62,8 @@ bool bh_forecast(const struct bh_forecast_facts *facts, struct bh_forecast *fore
 {
     const uint64_t messages = facts->fresh + facts->ready + facts->due;
     const double most = allowed(facts);
-    const bool known = facts->left > 0 && facts->left_ms > 0;
+    const uint64_t enough = most > 0 ? LEFT_ENOUGH : 1;
+    const bool known = facts->left >= enough && facts->left_ms > 0;
     double per_ms = known ? (double)facts->left / (double)facts->left_ms : most;
     if (messages == 0 || per_ms <= 0) {
         return false;

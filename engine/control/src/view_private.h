@@ -12,7 +12,7 @@ struct fresh_count {
     uint64_t entries;
     uint64_t bytes;
     uint64_t recipients;
-    int64_t oldest_unix_ms;
+    int64_t oldest_unix_ms, newest_unix_ms;
     uint64_t ages[BH_AGE_BUCKETS];
 };
 

@@ -3,6 +3,7 @@
  * alone. */
 #include <stdlib.h>
 
+#include "bh/forecast.h"
 #include "bh/pause.h"
 #include "bh/suspects.h"
 #include "view_private.h"
@@ -83,6 +84,9 @@ enum bh_status view_count_fresh(struct bh_view *v, struct bh_kv_txn *txn)
         f->ages[age_bucket(v->now_unix_ms - items[i].arrival_unix_ms)]++;
         f->bytes += items[i].size;
         f->recipients += items[i].recipients;
+        if (items[i].arrival_unix_ms > f->newest_unix_ms) {
+            f->newest_unix_ms = items[i].arrival_unix_ms;
+        }
         if (f->oldest_unix_ms == 0 || items[i].arrival_unix_ms < f->oldest_unix_ms) {
             f->oldest_unix_ms = items[i].arrival_unix_ms;
         }
@@ -267,10 +271,53 @@ static void put_limit(struct bh_json *j, const struct bh_live_limit *limit)
     bh_json_end_object(j);
 }
 
-static void put_live(const struct bh_view *v, struct bh_json *j, uint32_t id)
+/* When what is queued will have left, where it leaves at all. */
+static void put_forecast(const struct bh_view *v, struct bh_json *j, const struct bh_destination *d,
+                         const struct fresh_count *fresh, const struct bh_live_destination *live)
+{
+    const struct bh_slice carrier = live->carrier.len > 0 ? live->carrier : d->connector;
+    const struct bh_connector *c =
+        v->config != NULL ? bh_config_connector(v->config, carrier) : NULL;
+    struct bh_forecast_facts facts = {
+        .fresh = fresh != NULL ? fresh->entries : 0,
+        .ready = d->count[BH_ENTRY_READY].entries,
+        .due = d->count[BH_ENTRY_DUE].entries,
+        .held = d->count[BH_ENTRY_HELD].entries,
+        .recipients = fresh != NULL ? fresh->recipients : 0,
+        .slots = d->slots,
+        .slot_count = d->slot_count,
+        .fresh_slot = {.start_unix_ms = fresh != NULL ? fresh->oldest_unix_ms : 0,
+                       .end_unix_ms = fresh != NULL ? fresh->newest_unix_ms : 0},
+        .left = live->left,
+        .left_ms = live->left_ms,
+        .message_ns = live->message_ns,
+        .recipient_ns = live->recipient_ns,
+        .expire_ms = c != NULL ? (int64_t)c->retry.expire_ms : 0,
+        .now_unix_ms = v->now_unix_ms,
+    };
+    struct bh_forecast forecast;
+    for (size_t s = 0; s < BH_ENTRY_STATES; s++) {
+        facts.recipients += d->count[s].recipients;
+    }
+    if (strcmp(view_destination_state(v, d, fresh), "active") != 0 ||
+        !bh_forecast(&facts, &forecast)) {
+        return;
+    }
+    bh_json_key(j, "forecast");
+    bh_json_begin_object(j);
+    view_u64(j, "messages", forecast.messages);
+    view_u64(j, "per_hour", (uint64_t)(forecast.per_minute * 60 + 0.5));
+    view_cstr(j, "by", forecast.by_limit ? "limit" : "deliveries");
+    view_u64(j, "drains_in_ms", (uint64_t)forecast.drains_in_ms);
+    view_u64(j, "expire_before", forecast.expire_before);
+    bh_json_end_object(j);
+}
+
+static void put_live(const struct bh_view *v, struct bh_json *j, const struct bh_destination *d,
+                     const struct fresh_count *fresh)
 {
     struct bh_live_destination live = {0};
-    if (v->live.destination == NULL || !v->live.destination(v->live.ctx, id, &live)) {
+    if (v->live.destination == NULL || !v->live.destination(v->live.ctx, d->id, &live)) {
         return;
     }
     view_u64(j, "connections", live.connections);
@@ -279,6 +326,16 @@ static void put_live(const struct bh_view *v, struct bh_json *j, uint32_t id)
         view_str(j, "carrier", live.carrier);
     }
     put_limit(j, &live.limit);
+    put_forecast(v, j, d, fresh, &live);
+}
+
+/* What limits it, for an entry that waits there. */
+static void put_entry_limit(const struct bh_view *v, struct bh_json *j, uint32_t id)
+{
+    struct bh_live_destination live = {0};
+    if (v->live.destination != NULL && v->live.destination(v->live.ctx, id, &live)) {
+        put_limit(j, &live.limit);
+    }
 }
 
 /* What an entry waits for when its destination stands: with `list`, `show` and `why`, so that
@@ -312,6 +369,9 @@ void view_put_waiting(struct bh_view *v, struct bh_json *j, const struct bh_entr
         view_outcome(j, "destination_last", &d->last);
         view_time(j, "destination_last_unix_ms", d->last_unix_ms);
     }
+    if (!backs_off && !held) {
+        put_entry_limit(v, j, d->id);
+    }
 }
 
 void view_put_destination(struct bh_view *v, const struct bh_destination *d)
@@ -335,7 +395,7 @@ void view_put_destination(struct bh_view *v, const struct bh_destination *d)
         view_str(&j, "tls", d->last_tls);
     }
     view_time(&j, "success_unix_ms", d->last_success_unix_ms);
-    put_live(v, &j, d->id);
+    put_live(v, &j, d, fresh);
     view_row_end(v, &j);
 }
 

@@ -177,6 +177,7 @@ static void step_runnable(struct bh_sched *s, struct dest *d)
 
 void dest_step(struct bh_sched *s, struct dest *d)
 {
+    flow_look(s, d);
     if (dest_may_run(s, d)) {
         step_runnable(s, d);
     } else {

@@ -175,6 +175,15 @@ struct breaker {
     } newer, older;
 };
 
+/* How much leaves a destination, over the time that it has work: in halves of a window, of which
+ * the older is dropped when the newer one is full. */
+struct flow {
+    uint64_t since_ms,
+        slot_ms; /* when the older and the newer half began; 0: nothing was counted */
+    uint32_t older, newer;
+    uint64_t idle_ms; /* without work since then; 0: it has some */
+};
+
 struct dest {
     struct bh_map_node node;
     struct bh_heap_node timer;
@@ -198,6 +207,7 @@ struct dest {
     uint32_t slow_max;             /* ... and no more, while it is slowed; 0: it is not */
     uint64_t slow_until_ms;        /* then one more */
     struct breaker breaker;
+    struct flow flow;
     bool held, parked, has_entries, refilling, resolving, ending, by_site, was_failing;
     bool young;         /* it backs off since its mail may not go in clear yet */
     bool in_vain;       /* something was skipped, and nothing done since the last refill */
@@ -335,6 +345,12 @@ void detour_end_all(struct bh_sched *s, struct dest *d);
 uint32_t pace_window_max(struct bh_sched *s, struct dest *d);
 /** Fewer connections: half, but not below the floor. */
 void pace_shrink(struct dest *d);
+/** It has got work, or has none left: the time without does not count. */
+void flow_look(const struct bh_sched *s, struct dest *d);
+/** A message has left. */
+void flow_count(const struct bh_sched *s, struct dest *d);
+/** What left, and in what time. @return false: not enough to tell */
+bool flow_told(const struct bh_sched *s, const struct dest *d, uint32_t *left, uint64_t *ms);
 /** It is held no more. */
 void pace_released(struct dest *d);
 /** One message shows how things stand: nothing else goes until it is answered. */

@@ -57,6 +57,7 @@ enum bh_status item_add(struct bh_sched *s, struct dest *d, const struct bh_sche
     d->items++;
     d->fresh_items += copy->fresh ? 1 : 0;
     s->items++;
+    flow_look(s, d);
     *added = true;
     return BH_OK;
 }
@@ -261,6 +262,7 @@ static void succeeded(struct bh_sched *s, struct dest *d, struct session *sessio
     d->streak = 0;
     d->streak_several = false;
     d->success_ms = sched_mark(s);
+    flow_count(s, d);
     if (d->young && d->backoff_until_unix_ms > s->now.unix_ms) {
         d->stage = 0; /* what went in clear has ended; the rest waits as it did */
         d->glitches = 0;

@@ -1,6 +1,7 @@
 #include "sched_internal.h"
 
-/* How fast a destination may go: connections that it has asked us to spare, and the breaker.
+/* How fast a destination may go: connections that it has asked us to spare, and the breaker; and
+ * how fast it went.
  *
  * The breaker counts messages that were answered in two halves of its window; the older half is
  * dropped when the newer one is full, so that between half a window and a whole one counts. It
@@ -55,6 +56,53 @@ void bh_sched_slow(struct bh_sched *s, uint32_t destination, struct bh_now now)
         d->slow_until_ms = now.mono_ms + SLOW_STEP_MS;
     }
     d->slow_max = d->window;
+}
+
+/* ---- what leaves ---- */
+
+#define FLOW_HALF_MS 150000
+#define FLOW_LEAST_MS 1000
+
+void flow_look(const struct bh_sched *s, struct dest *d)
+{
+    struct flow *f = &d->flow;
+    const bool has_work = d->items + d->detours + d->leased_count > 0;
+    if (has_work && f->idle_ms > 0) {
+        const uint64_t idle = s->now.mono_ms - f->idle_ms;
+        f->since_ms += f->slot_ms > 0 ? idle : 0;
+        f->slot_ms += f->slot_ms > 0 ? idle : 0;
+        f->idle_ms = 0;
+    } else if (!has_work && f->idle_ms == 0) {
+        f->idle_ms = sched_mark(s);
+    }
+}
+
+/* The first one only says when it began. */
+void flow_count(const struct bh_sched *s, struct dest *d)
+{
+    struct flow *f = &d->flow;
+    const uint64_t now = sched_mark(s);
+    if (f->slot_ms == 0 || now - f->slot_ms >= (uint64_t)2 * FLOW_HALF_MS) {
+        *f = (struct flow){.since_ms = now, .slot_ms = now, .idle_ms = f->idle_ms};
+        return;
+    }
+    if (now - f->slot_ms >= FLOW_HALF_MS) {
+        f->older = f->newer;
+        f->newer = 0;
+        f->since_ms = f->slot_ms;
+        f->slot_ms += FLOW_HALF_MS;
+    }
+    f->newer++;
+}
+
+bool flow_told(const struct bh_sched *s, const struct dest *d, uint32_t *left, uint64_t *ms)
+{
+    const struct flow *f = &d->flow;
+    const uint64_t now = f->idle_ms > 0 ? f->idle_ms : s->now.mono_ms;
+    *left = f->older + f->newer;
+    *ms = f->slot_ms > 0 ? now - f->since_ms : 0;
+    return f->slot_ms > 0 &&
+           now - f->slot_ms<(uint64_t)2 * FLOW_HALF_MS && * ms >= FLOW_LEAST_MS && * left> 0;
 }
 
 /* ---- the breaker ---- */

@@ -89,5 +89,9 @@ bool bh_sched_info(const struct bh_sched *s, uint32_t destination, struct bh_sch
         .limited = limited_of(s, d),
         .said = d->said.at_unix_ms != 0 ? &d->said : NULL,
     };
+    if (!flow_told(s, d, &info->left, &info->left_ms)) {
+        info->left = 0;
+        info->left_ms = 0;
+    }
     return true;
 }

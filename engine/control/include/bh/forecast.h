@@ -9,6 +9,7 @@ struct bh_forecast_facts {
     uint64_t recipients;                 /* of all of them */
     const struct bh_arrival_slot *slots; /* of all but the fresh ones, oldest first */
     size_t slot_count;
+    struct bh_arrival_slot fresh_slot; /* when those arrived; its count is not read */
     uint64_t left, left_ms; /* messages taken lately, and in what time; left_ms 0: not known */
     uint64_t message_ns;    /* the slowest rate for its messages: one each so long; 0: none */
     uint64_t recipient_ns;  /* the same of recipients */

@@ -40,6 +40,8 @@ struct bh_live_destination {
     uint32_t in_flight;      /* messages leased to sessions */
     struct bh_slice carrier; /* the connector that takes over for its own; empty: none does */
     struct bh_live_limit limit;
+    uint64_t left, left_ms;            /* messages taken lately, and in what time; 0: not known */
+    uint64_t message_ns, recipient_ns; /* its slowest rates: one each so long; 0: none */
 };
 
 struct bh_live_connector {

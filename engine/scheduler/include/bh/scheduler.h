@@ -184,6 +184,8 @@ struct bh_sched_dest_info {
     bool held, parked, resolving;
     int64_t backoff_until_unix_ms; /* 0: none */
     int64_t next_due_unix_ms;      /* INT64_MAX: none known */
+    uint32_t left;                 /* messages that it took in the last minutes with work, ... */
+    uint64_t left_ms;              /* ... in this time; 0: not known */
     bool slowed;                   /* the partner has asked for fewer connections */
     struct bh_sched_limited limited;
     const struct bh_sched_said *said;
