@@ -59,11 +59,31 @@ static void make_published(struct conf *c)
     }
 }
 
+/* Credentials go to who is proven; in mode auto that depends on what is published. */
+static void demand_for_auth(struct conf *c, unsigned domain)
+{
+    const uint64_t which = sim_range(CHANCE_AUTH, 0, 9);
+    c->domains[domain].tls = which < 5 ? BH_TLS_VERIFY : which < 7 ? BH_TLS_PIN : BH_TLS_AUTO;
+}
+
+static bool wants_auth(const struct conf *c, unsigned domain)
+{
+    return world.has.auth && c->domains[domain].via == world.auth_server + 1;
+}
+
 static void make_routes(struct conf *c)
 {
     const unsigned last = world.set.domains - 1;
+    if (world.has.auth) {
+        const unsigned domain = (unsigned)sim_range(CHANCE_AUTH, 1, last);
+        c->domains[domain].via = world.auth_server + 1;
+        demand_for_auth(c, domain);
+    }
     if (world.has.lmtp) {
-        c->domains[sim_range(CHANCE_WIDER, 1, last)].via = world.lmtp_server + 1;
+        const unsigned domain = (unsigned)sim_range(CHANCE_WIDER, 1, last);
+        if (c->domains[domain].via == 0) {
+            c->domains[domain].via = world.lmtp_server + 1;
+        }
     }
     for (unsigned i = 1; world.has.failover && i <= last; i++) {
         c->domains[i].alternate =
@@ -116,6 +136,9 @@ void conf_change(struct conf *c)
         if (world.has.published && sim_chance(CHANCE_PUBLISHED, 700)) {
             ask_published(c, domain);
         }
+        if (wants_auth(c, domain)) {
+            demand_for_auth(c, domain);
+        }
         break;
     case 3:
         c->per_host = pick(1, 6);
@@ -152,6 +175,9 @@ void conf_heal(struct conf *c)
     for (unsigned i = 0; i < DOMAINS_MAX; i++) {
         c->domains[i].held = false;
         c->domains[i].forbidden = false;
+        if (wants_auth(c, i)) {
+            c->domains[i].tls = BH_TLS_VERIFY;
+        }
         if (c->domains[i].tls == BH_TLS_DANE_ONLY) {
             c->domains[i].tls = BH_TLS_DANE; /* there may be nothing that it can be met by */
         }
@@ -265,6 +291,9 @@ static void write_connector(FILE *out, const struct conf *c, unsigned i)
     if (d->via > 0) {
         fprintf(out, "; smarthosts [%s]:25%s", world.hosts[via].name,
                 world.hosts[via].lmtp ? "; protocol lmtp" : "");
+    }
+    if (wants_auth(c, i)) {
+        fprintf(out, "; auth auto { user bridgehead; password-file %s }", world.secret_path);
     }
     if (d->held) {
         fputs("; state held; reason \"by the simulator\"", out);

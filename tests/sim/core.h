@@ -67,6 +67,7 @@ enum sim_chance {
     CHANCE_DAEMON,
     CHANCE_WIDER, /* what a world has beside the plain */
     CHANCE_PUBLISHED,
+    CHANCE_AUTH,
     CHANCE_COUNT
 };
 struct bh_rng *sim_rng(enum sim_chance which);

@@ -22,7 +22,7 @@ static void usage(FILE *out)
         "  --trace       tell everything\n"
         "  --mutate NAME with a bug on purpose\n"
         "  --mutations   list them\n"
-        "  --with NAME   only seeds whose world has it: published, failover, lmtp, ipv6\n",
+        "  --with NAME   only seeds whose world has it: published, failover, lmtp, ipv6, auth\n",
         out);
 }
 

@@ -66,10 +66,14 @@ static const struct {
     [MUTATE_LMTP_ONE_REPLY] = {"lmtp-one-reply",
                                "the first reply to content counts for all recipients over LMTP"},
     [MUTATE_V6_CUT] = {"v6-cut", "the last octet of an IPv6 address is lost"},
+    [MUTATE_AUTH_HAMMERS] = {"auth-hammers", "credentials that were refused are tried again soon"},
+    [MUTATE_AUTH_TO_ANYBODY] = {"auth-to-anybody",
+                                "a peer that is not authenticated counts as authenticated"},
 };
 
 static enum mutation selected;
 static uint64_t last_id;
+static bool refused_now; /* AUTH, just now */
 static unsigned looks;
 
 const char *mutate_name(enum mutation m)
@@ -111,6 +115,7 @@ static bool lose_bell(void)
 void mutate_reset(void)
 {
     last_id = 0;
+    refused_now = false;
     looks = 0;
     loop_bell_is_lost = selected == MUTATE_MISSED_WAKE_UP ? lose_bell : NULL;
 }
@@ -314,6 +319,9 @@ BEFORE(struct bh_policy, bh_outcome_policy, (const struct bh_outcome *outcome))
     if (mutated(MUTATE_OURS_IS_THEIRS) && policy.fault == BH_FAULT_OURS) {
         policy.fault = BH_FAULT_THEIRS;
     }
+    if (mutated(MUTATE_AUTH_HAMMERS) && outcome->stage == BH_STAGE_AUTH && outcome->code == 535) {
+        refused_now = true;
+    }
     return policy;
 }
 
@@ -401,4 +409,21 @@ BEFORE(bool, efail_backoff,
         const struct bh_outcome *said))
 {
     return !mutated(MUTATE_FAILOVER_NEVER) && __real_efail_backoff(e, d, action, said);
+}
+
+/* ---- AUTH ---- */
+
+BEFORE(int64_t, bh_retry_destination,
+       (const struct bh_retry_policy *retry, uint32_t *glitches, uint32_t *stage,
+        struct bh_rng *rng, int64_t now_unix_ms))
+{
+    const int64_t at = __real_bh_retry_destination(retry, glitches, stage, rng, now_unix_ms);
+    const bool soon = mutated(MUTATE_AUTH_HAMMERS) && refused_now;
+    refused_now = false;
+    return soon ? now_unix_ms + 2000 : at;
+}
+
+BEFORE(bool, bh_clearance_is_authenticated, (const struct bh_clearance *clearance))
+{
+    return mutated(MUTATE_AUTH_TO_ANYBODY) || __real_bh_clearance_is_authenticated(clearance);
 }

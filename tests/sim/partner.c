@@ -4,53 +4,10 @@
 #include <string.h>
 
 #include "bh/assert.h"
+#include "partner_internal.h"
 #include "partner_tls.h"
-#include "published.h"
 #include "scenario.h"
 #include "world.h"
-
-#define TEXT_MAX 2048
-#define CONTENT_MAX ((size_t)1 << 20)
-#define RCPTS_MAX 128
-#define VAIN_MAX 6
-
-enum stage { STAGE_COMMAND, STAGE_DATA, STAGE_BDAT, STAGE_HELLO };
-
-/* Of clear text: when the daemon wrote it, up to here. */
-struct mark {
-    size_t end;
-    uint64_t written_us;
-};
-
-struct partner {
-    struct partner *next, *prev;
-    struct host *host;
-    struct net_conn *conn;
-    struct sim_event think;
-    struct partner_tls *session; /* from STARTTLS on */
-    struct tls_shown shown;
-    enum stage stage;
-    bool garbled; /* it said something that is no reply */
-    bool asked;   /* for TLS, or to take a message */
-    bool tls, starttls_offered, greeted, busy, hung, gone, reset_planned, slow;
-    unsigned life;          /* of the process that it talks to */
-    size_t reset_at, heard; /* the octet after which the line is reset */
-    char *in;               /* clear text that waits */
-    size_t in_len, in_cap;
-    struct mark *marks; /* of what waits, in order: the last ends with it */
-    size_t mark_count, mark_cap;
-    uint64_t written_us; /* the end of what was taken last */
-    char *content;
-    size_t content_len, content_cap;
-    size_t bdat_left;
-    bool bdat_last;
-    bool mail;
-    struct recipient *rcpts[RCPTS_MAX];
-    size_t rcpt_count, others; /* of ours; reports and the like */
-    char out[TEXT_MAX];
-    size_t out_len;
-    bool close_after;
-};
 
 static struct partner *partners;
 
@@ -99,12 +56,23 @@ static void came_to_nothing(struct host *h)
     }
 }
 
+/* Who goes after a refusal has read it. */
+static void note_refusal(struct partner *p)
+{
+    if (p->refused && !p->garbled) {
+        p->refused = false;
+        password_refusal_read();
+    }
+}
+
 static void on_end(void *ctx, bool graceful)
 {
     struct partner *p = ctx;
     struct host *h = p->host;
     const bool in_vain = p->greeted && !p->asked;
-    (void)graceful;
+    if (graceful) {
+        note_refusal(p);
+    }
     forget(p);
     if (in_vain) {
         came_to_nothing(h);
@@ -165,7 +133,7 @@ static uint64_t send_text(struct partner *p, const char *octets, size_t len)
 }
 
 /* @return the place of its last octet in what the daemon reads */
-static uint64_t say(struct partner *p, const char *text)
+uint64_t partner_say(struct partner *p, const char *text)
 {
     char line[TEXT_MAX];
     int n = snprintf(line, sizeof(line), "%s\r\n", text);
@@ -214,13 +182,18 @@ static void think(struct partner *p, uint64_t us)
 }
 
 /* What is known of the connection, for promise 2. */
+struct seen_link partner_link(const struct partner *p)
+{
+    return (struct seen_link){.host = p->host,
+                              .tls = p->tls,
+                              .shown = &p->shown,
+                              .at_us = p->written_us,
+                              .life = p->life};
+}
+
 static void check_rcpt(const struct partner *p, const struct recipient *r)
 {
-    const struct seen_link link = {.host = p->host,
-                                   .tls = p->tls,
-                                   .shown = &p->shown,
-                                   .at_us = p->written_us,
-                                   .life = p->life};
+    const struct seen_link link = partner_link(p);
     partner_check(&link, r);
 }
 
@@ -292,7 +265,7 @@ static void defer(struct partner *p, struct recipient *r, uint64_t reply_end)
 
 static void temp_fail(struct partner *p, const char *text)
 {
-    const uint64_t reply_end = say(p, text);
+    const uint64_t reply_end = partner_say(p, text);
     for (size_t i = 0; i < p->rcpt_count; i++) {
         defer(p, p->rcpts[i], reply_end);
     }
@@ -307,20 +280,20 @@ static bool answer_each(struct partner *p)
         struct recipient *r = p->rcpts[i];
         if (bad(mood->dot_5xx)) {
             r->perm_failed = true;
-            say(p, "554 5.6.0 not to this one");
+            partner_say(p, "554 5.6.0 not to this one");
         } else if (bad(mood->dot_4xx)) {
-            defer(p, r, say(p, "451 4.3.0 later"));
+            defer(p, r, partner_say(p, "451 4.3.0 later"));
         } else if (bad(mood->lose_reply)) {
             model_on_accepted(r, p->conn, UINT64_MAX, p->life);
             reset(p);
             return false;
         } else {
-            const uint64_t end = say(p, "250 2.0.0 taken");
+            const uint64_t end = partner_say(p, "250 2.0.0 taken");
             model_on_accepted(r, p->conn, p->garbled ? UINT64_MAX : end, p->life);
         }
     }
     for (size_t i = 0; i < p->others; i++) {
-        say(p, "250 2.0.0 taken");
+        partner_say(p, "250 2.0.0 taken");
     }
     return true;
 }
@@ -331,7 +304,7 @@ static bool answer_all(struct partner *p)
     const struct mood *mood = &p->host->mood;
     if (bad(mood->dot_5xx)) {
         perm_fail(p);
-        say(p, "554 5.6.0 not like this");
+        partner_say(p, "554 5.6.0 not like this");
     } else if (bad(mood->dot_4xx)) {
         temp_fail(p, "451 4.3.0 later");
     } else if (bad(mood->lose_reply)) {
@@ -343,7 +316,7 @@ static bool answer_all(struct partner *p)
         return false;
     } else {
         /* Behind garbage no reply counts. */
-        const uint64_t at = say(p, "250 2.0.0 taken");
+        const uint64_t at = partner_say(p, "250 2.0.0 taken");
         const uint64_t end = p->garbled ? UINT64_MAX : at;
         if (scenario_on()) {
             scenario_taken(p->host, p->others);
@@ -378,7 +351,7 @@ static void keep_content(struct partner *p, const char *octets, size_t len)
 
 /* ---- commands ---- */
 
-static bool is(const char *line, const char *verb)
+bool partner_is(const char *line, const char *verb)
 {
     const size_t len = strlen(verb);
     for (size_t i = 0; i < len; i++) {
@@ -392,7 +365,7 @@ static bool is(const char *line, const char *verb)
 static void on_ehlo(struct partner *p)
 {
     if (bad(p->host->mood.ehlo_5xx)) {
-        say(p, "502 5.5.1 no");
+        partner_say(p, "502 5.5.1 no");
         return;
     }
     if (!p->greeted) {
@@ -401,10 +374,11 @@ static void on_ehlo(struct partner *p)
     }
     char text[256];
     p->starttls_offered = !p->tls && !bad(p->host->mood.no_starttls);
-    snprintf(text, sizeof(text), "250-%s\r\n250-SIZE 10000000\r\n%s%s%s250 8BITMIME\r\n",
+    snprintf(text, sizeof(text), "250-%s\r\n250-SIZE 10000000\r\n%s%s%s%s250 8BITMIME\r\n",
              p->host->name, p->host->pipelining ? "250-PIPELINING\r\n" : "",
              p->host->chunking ? "250-CHUNKING\r\n" : "",
-             p->starttls_offered ? "250-STARTTLS\r\n" : "");
+             p->starttls_offered ? "250-STARTTLS\r\n" : "",
+             p->tls && password_is_wanted(p->host) ? password_offer(p->host) : "");
     sim_trace("%s> %s", p->host->name, p->starttls_offered ? "250 ... STARTTLS" : "250 ...");
     send_text(p, text, strlen(text));
     end_txn(p);
@@ -414,9 +388,9 @@ static void on_starttls(struct partner *p)
 {
     p->asked = true;
     if (bad(p->host->mood.starttls_454)) {
-        say(p, "454 4.7.0 not now");
+        partner_say(p, "454 4.7.0 not now");
     } else {
-        say(p, "220 2.0.0 go");
+        partner_say(p, "220 2.0.0 go");
         p->stage = STAGE_HELLO;
         p->in_len = 0;
         p->mark_count = 0;
@@ -434,18 +408,23 @@ static void mail_failed(const char *line)
     }
 }
 
+/* ---- mail ---- */
+
 static void on_mail(struct partner *p, const char *line)
 {
     end_txn(p);
     p->asked = true;
+    if (password_is_wanted(p->host) && !p->authenticated) {
+        sim_fail("mail is told to %s without a password", p->host->name);
+    }
     if (bad(p->host->mood.mail_5xx)) {
         mail_failed(line);
-        say(p, "550 5.1.8 not from you");
+        partner_say(p, "550 5.1.8 not from you");
     } else if (bad(p->host->mood.mail_4xx)) {
-        say(p, "451 4.7.1 later");
+        partner_say(p, "451 4.7.1 later");
     } else {
         p->mail = true;
-        say(p, "250 2.1.0 ok");
+        partner_say(p, "250 2.1.0 ok");
     }
 }
 
@@ -470,14 +449,14 @@ static void on_rcpt(struct partner *p, const char *line)
         if (r != NULL) {
             r->perm_failed = true; /* behind a MAIL that was refused for good, say */
         }
-        say(p, "503 5.5.1 MAIL first");
+        partner_say(p, "503 5.5.1 MAIL first");
     } else if (bad(p->host->mood.rcpt_5xx)) {
         if (r != NULL) {
             r->perm_failed = true;
         }
-        say(p, "550 5.1.1 no such mailbox");
+        partner_say(p, "550 5.1.1 no such mailbox");
     } else if (bad(p->host->mood.rcpt_4xx) || (r != NULL && greylisted(p, r))) {
-        const uint64_t reply_end = say(p, "451 4.2.1 later");
+        const uint64_t reply_end = partner_say(p, "451 4.2.1 later");
         if (r != NULL) {
             defer(p, r, reply_end);
         }
@@ -487,18 +466,18 @@ static void on_rcpt(struct partner *p, const char *line)
         } else {
             p->others++;
         }
-        say(p, "250 2.1.5 ok");
+        partner_say(p, "250 2.1.5 ok");
     }
 }
 
 static void on_data(struct partner *p)
 {
     if (p->rcpt_count + p->others == 0) {
-        say(p, "554 5.5.1 no valid recipients");
+        partner_say(p, "554 5.5.1 no valid recipients");
     } else if (bad(p->host->mood.data_4xx)) {
         temp_fail(p, "451 4.3.0 later");
     } else {
-        say(p, "354 go on");
+        partner_say(p, "354 go on");
         p->stage = STAGE_DATA;
     }
 }
@@ -523,35 +502,38 @@ static void on_line(struct partner *p, const char *line)
         return;
     }
     if (bad(mood->say_421)) {
-        say(p, "421 4.3.2 closing");
+        partner_say(p, "421 4.3.2 closing");
         net_end(p->conn);
         p->gone = true;
         return;
     }
-    const bool hello = is(line, "EHLO") || is(line, "HELO");
-    if (p->host->lmtp ? is(line, "LHLO") : hello) {
+    const bool hello = partner_is(line, "EHLO") || partner_is(line, "HELO");
+    if (p->host->lmtp ? partner_is(line, "LHLO") : hello) {
         on_ehlo(p);
-    } else if (is(line, "STARTTLS")) {
+    } else if (partner_is(line, "STARTTLS")) {
         on_starttls(p);
-    } else if (is(line, "MAIL")) {
+    } else if (partner_is(line, "AUTH")) {
+        partner_on_auth(p, line);
+    } else if (partner_is(line, "MAIL")) {
         on_mail(p, line);
-    } else if (is(line, "RCPT")) {
+    } else if (partner_is(line, "RCPT")) {
         on_rcpt(p, line);
-    } else if (is(line, "DATA")) {
+    } else if (partner_is(line, "DATA")) {
         on_data(p);
-    } else if (is(line, "BDAT")) {
+    } else if (partner_is(line, "BDAT")) {
         on_bdat(p, line);
-    } else if (is(line, "RSET")) {
+    } else if (partner_is(line, "RSET")) {
         end_txn(p);
-        say(p, "250 2.0.0 ok");
-    } else if (is(line, "NOOP")) {
-        say(p, "250 2.0.0 ok");
-    } else if (is(line, "QUIT")) {
-        say(p, "221 2.0.0 bye");
+        partner_say(p, "250 2.0.0 ok");
+    } else if (partner_is(line, "NOOP")) {
+        partner_say(p, "250 2.0.0 ok");
+    } else if (partner_is(line, "QUIT")) {
+        note_refusal(p);
+        partner_say(p, "221 2.0.0 bye");
         net_end(p->conn);
         p->gone = true;
     } else {
-        say(p, "500 5.5.2 what?");
+        partner_say(p, "500 5.5.2 what?");
     }
 }
 
@@ -624,11 +606,11 @@ static bool take_bdat(struct partner *p)
     p->stage = STAGE_COMMAND;
     if (p->rcpt_count + p->others == 0) {
         p->content_len = 0;
-        say(p, "503 5.5.1 no valid recipients");
+        partner_say(p, "503 5.5.1 no valid recipients");
     } else if (p->bdat_last) {
         end_content(p);
     } else {
-        say(p, "250 2.0.0 go on");
+        partner_say(p, "250 2.0.0 go on");
     }
     think(p, p->host->think_us);
     return true;
@@ -645,6 +627,12 @@ static void run(struct partner *p)
             if (more) {
                 on_line(p, line);
                 think(p, p->gone ? 0 : p->host->think_us);
+            }
+            break;
+        case STAGE_AUTH:
+            more = take_line(p, line);
+            if (more) {
+                partner_on_auth_line(p, line);
             }
             break;
         case STAGE_DATA:
@@ -721,7 +709,7 @@ static void on_open(void *ctx)
     struct partner *p = ctx;
     const struct mood *mood = &p->host->mood;
     if (bad(mood->greet_421)) {
-        say(p, "421 4.3.2 too busy");
+        partner_say(p, "421 4.3.2 too busy");
         net_end(p->conn);
         forget(p);
         return;
@@ -732,13 +720,17 @@ static void on_open(void *ctx)
     }
     char text[128];
     snprintf(text, sizeof(text), "220 %s ESMTP simulated", p->host->name);
-    say(p, text);
+    partner_say(p, text);
 }
 
 bool partner_answers(struct host *host, struct net_conn *conn, struct net_asked *asked)
 {
     struct partner *p = sim_alloc(sizeof(*p));
-    *p = (struct partner){.next = partners, .host = host, .conn = conn, .life = world.life};
+    *p = (struct partner){.next = partners,
+                          .host = host,
+                          .conn = conn,
+                          .life = world.life,
+                          .opened_us = sim_now_us()};
     if (partners != NULL) {
         partners->prev = p;
     }

@@ -5,7 +5,7 @@
 #include "published.h"
 
 /* A session may outlive a key of its host's. */
-static bool is_own_key(const struct seen_link *link)
+bool partner_is_own_key(const struct seen_link *link)
 {
     uint8_t spki[BH_PIN_LEN];
     for (unsigned i = 0; i <= link->host->generation; i++) {
@@ -37,7 +37,7 @@ static bool is_satisfied(const struct seen_link *link, const struct conf *conf, 
     case BH_TLS_VERIFY:
         return link->tls && good_name && link->shown->trusted != 0;
     case BH_TLS_PIN:
-        return link->tls && is_own_key(link);
+        return link->tls && partner_is_own_key(link);
     }
     return false;
 }

@@ -92,7 +92,7 @@ static void draw_path(struct net_path *path)
                           .cut_permille = maybe(60, 1, 10)};
 }
 
-static void draw_host(unsigned i)
+void world_draw_host(unsigned i)
 {
     struct host *h = &world.hosts[i];
     *h = (struct host){
@@ -112,7 +112,7 @@ static void draw_hosts(void)
 {
     world.host_count = world.set.hosts;
     for (unsigned i = 0; i < world.set.hosts; i++) {
-        draw_host(i);
+        world_draw_host(i);
         if (world.set.sick_only && i == 0) { /* that of the domain that is well */
             struct host *h = &world.hosts[i];
             h->mood = (struct mood){0};
@@ -215,16 +215,6 @@ static void step_clock(void *ctx)
     }
 }
 
-/* The dead stay dead, and who stands in for them well. */
-static void keep_rescue(void)
-{
-    const struct domain *dead = &world.domains[DOMAIN_DEAD];
-    world.hosts[world.relay].mood = (struct mood){0};
-    for (unsigned i = 0; i < dead->host_count; i++) {
-        world.hosts[dead->hosts[i]].mood = (struct mood){.refuse = 1000};
-    }
-}
-
 static void change_moods(void *ctx)
 {
     (void)ctx;
@@ -236,7 +226,7 @@ static void change_moods(void *ctx)
             world.hosts[i].mood = (struct mood){0};
         }
         if (world.has.rescue) {
-            keep_rescue();
+            wider_keep_rescue();
         }
         sim_after(sim_range(CHANCE_WORLD, 1, 1200) * SIM_SECOND, change_moods, NULL);
     }
@@ -255,6 +245,7 @@ static void heal(void *ctx)
     if (world.has.published) {
         published_heal();
     }
+    password_heal();
     operators_heal();
 }
 
@@ -544,6 +535,7 @@ static void make_folder(void)
                  base != NULL ? base : "/tmp");
         BH_ASSERT(mkdtemp(world.folder) != NULL);
         snprintf(world.conf_path, sizeof(world.conf_path), "%s/sim.conf", world.folder);
+        snprintf(world.secret_path, sizeof(world.secret_path), "%s/secret", world.folder);
     }
     char path[400];
     snprintf(path, sizeof(path), "%s/inflight", world.folder);
@@ -559,18 +551,21 @@ void world_end(void)
         unlink(path);
         snprintf(path, sizeof(path), "%s/sim.conf", world.folder);
         unlink(path);
+        unlink(world.secret_path);
         rmdir(world.folder);
     }
 }
 
 void world_blank(uint64_t seed)
 {
-    char folder[256], conf_path[300];
+    char folder[256], conf_path[300], secret_path[300];
     memcpy(folder, world.folder, sizeof(folder));
     memcpy(conf_path, world.conf_path, sizeof(conf_path));
+    memcpy(secret_path, world.secret_path, sizeof(secret_path));
     memset(&world, 0, sizeof(world));
     memcpy(world.folder, folder, sizeof(folder));
     memcpy(world.conf_path, conf_path, sizeof(conf_path));
+    memcpy(world.secret_path, secret_path, sizeof(secret_path));
     make_folder();
     sim_seed = seed;
     sim_step = 0;
@@ -583,64 +578,13 @@ void world_blank(uint64_t seed)
     world.begin_us = sim_now_us();
 }
 
-/* A host that no domain names. */
-static unsigned draw_extra(void)
-{
-    BH_ASSERT(world.host_count < HOSTS_MAX);
-    draw_host(world.host_count);
-    return world.host_count++;
-}
-
-static void draw_addresses(void)
-{
-    for (unsigned i = 0; i < world.host_count; i++) {
-        const uint64_t families = sim_range(CHANCE_WIDER, 1, 3);
-        world.hosts[i].v4 = (families & 1) != 0;
-        world.hosts[i].v6 = (families & 2) != 0;
-    }
-}
-
-/* From a stream of its own, so that what a plain world is does not change with this. */
-static void draw_wider(void)
-{
-    struct wider *w = &world.has;
-    *w = (struct wider){.published = sim_chance(CHANCE_WIDER, 300)};
-    w->failover = sim_chance(CHANCE_WIDER, 150);
-    w->lmtp = sim_chance(CHANCE_WIDER, 100);
-    w->ipv6 = sim_chance(CHANCE_WIDER, 150);
-    if (world.set.sick_only) {
-        *w = (struct wider){.rescue = sim_chance(CHANCE_WIDER, 250)};
-        w->failover = w->rescue;
-    }
-    world.relay = w->failover ? draw_extra() : 0;
-    world.lmtp_server = w->lmtp ? draw_extra() : 0;
-    if (w->lmtp) {
-        world.hosts[world.lmtp_server].lmtp = true;
-        world.hosts[world.lmtp_server].chunking = false;
-    }
-    for (unsigned i = 0; w->failover && i < world.set.hosts && !world.set.sick_only; i++) {
-        if (sim_chance(CHANCE_WIDER, 400)) {
-            world.hosts[i].mood.refuse = 1000; /* so that there is something to take over */
-        }
-    }
-    if (w->rescue) {
-        world.hosts[world.relay].path = (struct net_path){.latency_us = SIM_MS, .window = 65536};
-        world.hosts[world.relay].think_us = 0;
-        keep_rescue();
-    }
-    if (w->ipv6) {
-        draw_addresses();
-    }
-    published_draw();
-}
-
 static void draw(uint64_t seed)
 {
     world_blank(seed);
     draw_settings();
     draw_hosts();
     draw_domains();
-    draw_wider();
+    wider_draw();
     fiber_set_preempt(maybe(500, 1, 200));
     conf_make(&world.confs[0]);
     world.confs[0].from_us = sim_now_us();
@@ -658,6 +602,7 @@ static void set_off(void)
     if (world.has.published) {
         published_start();
     }
+    password_start();
     plan(world.set.crash_per_hour, crash);
     plan(world.set.cut_per_hour, cut);
     if (world.set.disk_full_permille > 0) {
@@ -772,19 +717,7 @@ static uint64_t run_all(void)
 bool world_has(uint64_t seed, const char *what, bool *known)
 {
     draw(seed);
-    const struct {
-        const char *name;
-        bool has;
-    } all[] = {{"published", world.has.published},
-               {"failover", world.has.failover},
-               {"lmtp", world.has.lmtp},
-               {"ipv6", world.has.ipv6}};
-    bool has = false;
-    *known = false;
-    for (size_t i = 0; i < BH_COUNT(all); i++) {
-        *known = *known || strcmp(all[i].name, what) == 0;
-        has = has || (all[i].has && strcmp(all[i].name, what) == 0);
-    }
+    const bool has = wider_has(what, known);
     world_clean();
     return has;
 }

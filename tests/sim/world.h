@@ -80,6 +80,7 @@ struct wider {
     bool rescue;    /* with sick_only: all hosts of DOMAIN_DEAD are down, and the relay is well */
     bool lmtp;      /* a domain whose mail goes to an LMTP server */
     bool ipv6;      /* hosts with addresses of either family, or both */
+    bool auth;      /* a domain whose mail goes to a smarthost that wants a password */
 };
 
 struct host {
@@ -87,8 +88,9 @@ struct host {
     char name[64];
     struct bh_ip ip;
     struct tls_shown shown;
-    unsigned generation; /* of its key */
-    bool v4, v6, lmtp;   /* the addresses that it has; what it speaks */
+    unsigned generation;                            /* of its key */
+    bool v4, v6, lmtp;                              /* the addresses that it has; what it speaks */
+    uint32_t auth_hidden, auth_refused, auth_later; /* as a mood: of AUTH */
     struct mood mood;
     bool pipelining, chunking;
     uint64_t think_us;
@@ -110,11 +112,11 @@ struct world {
     struct wider has;
     struct host hosts[HOSTS_MAX];
     unsigned host_count; /* with relay and LMTP server, which no domain names: 0, there is none */
-    unsigned relay, lmtp_server;
+    unsigned relay, lmtp_server, auth_server;
     struct domain domains[DOMAINS_MAX];
     struct conf confs[CONFIGS_MAX];
     unsigned conf_count;
-    char folder[256], conf_path[300];
+    char folder[256], conf_path[300], secret_path[300];
     bool faults; /* on */
     uint64_t begin_us;
     unsigned life; /* of the daemon's process */
@@ -137,6 +139,11 @@ void say_reset(void);
 /** Does the world of a seed have this beside the plain ("published")? @param known  is there such a
  * thing? */
 bool world_has(uint64_t seed, const char *what, bool *known);
+/* wider.c */
+void world_draw_host(unsigned i);
+void wider_draw(void);
+void wider_keep_rescue(void);
+bool wider_has(const char *what, bool *known);
 /** Run one seed to its end. @return true: no promise was broken */
 bool world_run(uint64_t seed);
 /** Leave the run: never returns. */
@@ -299,9 +306,23 @@ void operators_heal(void);
 bool operators_busy(void);
 void operators_reset(void);
 void mood_make(struct mood *mood);
+/* partner_auth.c: passwords, the smarthost's and those of the file that the connector names */
+
+void password_draw(void);
+void password_start(void);
+void password_heal(void);
+/** Mail may be handed in there with a password only. */
+bool password_is_wanted(const struct host *host);
+/** The line of EHLO that offers it; "": none, this time. */
+const char *password_offer(const struct host *host);
+/** The daemon has read that they are refused. */
+void password_refusal_read(void);
+
 /* partner_check.c */
 
 struct seen_link;
+/** The host's own key, of any generation? */
+bool partner_is_own_key(const struct seen_link *link);
 /** Mail for it is told to the partner: is it one of those that it may go to, and is the connection
  * what the connector demands? */
 void partner_check(const struct seen_link *link, const struct recipient *r);
