@@ -279,6 +279,16 @@ size_t bh_dns_cache_forget(struct bh_dns_cache *cache, struct bh_slice name)
     return count;
 }
 
+void bh_dns_cache_forget_one(struct bh_dns_cache *cache, uint32_t set, struct bh_slice name,
+                             uint16_t type)
+{
+    char storage[KEY_MAX];
+    struct entry *entry = find(cache, make_key(set, name, type, storage));
+    if (entry != NULL) {
+        drop(cache, entry);
+    }
+}
+
 struct bh_dns_cache_stats bh_dns_cache_stats(const struct bh_dns_cache *cache)
 {
     return (struct bh_dns_cache_stats){

@@ -428,6 +428,16 @@ void bh_resolver_forget(struct bh_resolver *r, struct bh_slice domain)
     bh_arena_fini(&arena);
 }
 
+void bh_resolver_forget_root(struct bh_resolver *r)
+{
+    bh_dns_cache_forget_one(r->cache, r->config.set, BH_EMPTY, BH_DNS_NS);
+}
+
+void bh_resolver_forget_all(struct bh_resolver *r)
+{
+    bh_dns_cache_clear(r->cache);
+}
+
 struct bh_resolver_stats bh_resolver_stats(const struct bh_resolver *r)
 {
     struct bh_resolver_stats stats = r->stats;

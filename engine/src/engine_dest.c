@@ -726,6 +726,8 @@ struct resolve_ctx {
     uint32_t id;
     const struct bh_config *config; /* counted: the filter's nets are its */
     uint32_t changes;               /* of the carrier, when it was asked */
+    const struct resolver_slot *slot;
+    uint32_t recoveries; /* of its trust, likewise */
     struct bh_slice own_name;
     struct bh_target_smarthost smarthosts[BH_TARGET_SMARTHOSTS_MAX];
     char literals[BH_TARGET_SMARTHOSTS_MAX][BH_IP_TEXT_MAX + 2];
@@ -833,8 +835,10 @@ static void on_targets(void *ctx, const struct bh_target_list *list)
         free(r);
         return;
     }
-    if (!d->forget && (r->config != e->config || r->changes != d->failover.changes)) {
-        /* A reload came in between, or another connector took over: this is the old way. */
+    if (!d->forget && (r->config != e->config || r->changes != d->failover.changes ||
+                       r->recoveries != r->slot->recoveries)) {
+        /* A reload came in between, or another connector took over: this is the old way. Or it was
+         * asked of a resolver that did not validate then, and does now. */
         const uint32_t id = d->id;
         bh_config_unref(r->config);
         free(r);
@@ -925,10 +929,11 @@ void edest_resolve(struct engine *e, uint32_t id)
     } else {
         request.domain = d->domain;
     }
+    r->slot = engine_resolver(e, c);
+    r->recoveries = r->slot->recoveries;
     d->resolving++;
     d->asked_ms = engine_now(e).mono_ms;
-    const enum bh_status status =
-        bh_resolver_targets(engine_resolver(e, c)->resolver, &request, on_targets, r);
+    const enum bh_status status = bh_resolver_targets(r->slot->resolver, &request, on_targets, r);
     if (status != BH_OK) {
         d->resolving--;
         bh_config_unref(r->config);

@@ -138,6 +138,7 @@ struct resolver_slot {
     bool tested, was_good; /* at least once; the last time */
     uint32_t open;         /* questions of the self-test */
     bool failed;           /* this one */
+    uint32_t recoveries;   /* times that it passed after it had failed */
     char why[256];         /* what failed, of the last test */
     uint64_t next_test_ms; /* monotonic */
     struct bh_arena names_arena;

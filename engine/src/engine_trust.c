@@ -77,6 +77,11 @@ static void finish(struct resolver_slot *slot)
                "evt=resolver_untrusted text=\"%s\" effect=\"mail that needs DANE waits\"",
                slot->why);
     }
+    if (news && good && slot->tested) {
+        /* What it said while it did not validate looks like domains without signatures. */
+        slot->recoveries++;
+        bh_resolver_forget_all(slot->resolver);
+    }
     slot->tested = true;
     slot->was_good = good;
     struct tls_job *job = slot->waiting;
@@ -128,6 +133,8 @@ void etrust_test(struct resolver_slot *slot)
         const struct bh_slice name = slot->self_test.at[i];
         if (name.len > 0) {
             bh_resolver_forget(slot->resolver, name);
+        } else {
+            bh_resolver_forget_root(slot->resolver);
         }
         slot->open++;
         if (bh_resolver_query(slot->resolver, name, name.len > 0 ? BH_DNS_A : BH_DNS_NS, on_answer,

@@ -437,3 +437,27 @@ class Dane(Signed):
         world.set("dane.test", "later", "A", "127.0.0.9")
         daemon.wait_line("evt=resolver_trusted")
         self.delivered(partner, daemon)
+
+
+class Untrusted(Case):
+    """A resolver that does not validate, and then does: here a name server that may say AD."""
+
+    def test_what_it_said_before_it_passed_counts_for_nothing(self):
+        partner = self.partner(certificate=self.authority().issue("mx1.dane.test"))
+        names = self.dns()
+        names.add("", "NS", "ns.test")  # What the self-test asks for where none is configured.
+        names.host_at("dane.test", "127.0.0.1")
+        names.add(f"_{partner.port}._tcp.mx1.dane.test", "TLSA", (3, 1, 1, "ab" * 32))
+        daemon = self.daemon(
+            f"connector out {{ domains *; port {partner.port}; tls auto }}",
+            resolver=names.text + "\n    trusted yes",
+        )
+        daemon.wait_line("evt=resolver_untrusted .*the root: its answer came without the AD bit")
+        self.send(daemon, "you@dane.test")
+        daemon.wait_line("evt=parked .*self-test")
+        with names.changed:
+            names.authentic = True
+        daemon.wait_line("evt=resolver_trusted")
+        partner.wait_command("starttls")
+        daemon.until(lambda rows: "TLSA" in str(rows), "queue", what="a host that fails its records")
+        self.assertEqual(0, partner.count("mail"))

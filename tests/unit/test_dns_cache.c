@@ -92,6 +92,14 @@ static void sets_are_apart_and_names_forgotten(void **unused)
     assert_int_equal(get(cache, 1, "b.a.example", 1, &answer), BH_ENOTFOUND);
     assert_int_equal(get(cache, 1, "notexample", 1, &answer), BH_OK);
     assert_int_equal(get(cache, 1, "example.org", 1, &answer), BH_OK);
+    /* One answer alone: the root has everything below it. */
+    bh_dns_cache_put(cache, 1, BH_EMPTY, &answer, 0);
+    bh_dns_cache_forget_one(cache, 2, BH_EMPTY, BH_DNS_MX);
+    bh_dns_cache_forget_one(cache, 1, BH_EMPTY, BH_DNS_NS);
+    assert_int_equal(get(cache, 1, "", 1, &answer), BH_OK);
+    bh_dns_cache_forget_one(cache, 1, BH_EMPTY, BH_DNS_MX);
+    assert_int_equal(get(cache, 1, "", 1, &answer), BH_ENOTFOUND);
+    assert_int_equal(get(cache, 1, "example.org", 1, &answer), BH_OK);
     bh_dns_cache_destroy(cache);
 }
 

@@ -48,6 +48,9 @@ uint32_t bh_dns_cache_put(struct bh_dns_cache *cache, uint32_t set, struct bh_sl
 /** Drop what is known of this name and the names below it, in every set. O(entries).
  * @return how many entries went */
 size_t bh_dns_cache_forget(struct bh_dns_cache *cache, struct bh_slice name);
+/** Drop this name's answer of this type alone, if there is one. */
+void bh_dns_cache_forget_one(struct bh_dns_cache *cache, uint32_t set, struct bh_slice name,
+                             uint16_t type);
 /** Drop everything. */
 void bh_dns_cache_clear(struct bh_dns_cache *cache);
 struct bh_dns_cache_stats bh_dns_cache_stats(const struct bh_dns_cache *cache);

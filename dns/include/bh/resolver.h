@@ -87,4 +87,8 @@ BH_MUST_USE enum bh_status bh_resolver_targets(struct bh_resolver *resolver,
                                                bh_resolver_targets_fn *cb, void *ctx);
 /** Forget what is known, good or bad, of a domain, the names below it, and the hosts of its MX. */
 void bh_resolver_forget(struct bh_resolver *resolver, struct bh_slice domain);
+/** Forget the name servers of the root: bh_resolver_forget would be everything. */
+void bh_resolver_forget_root(struct bh_resolver *resolver);
+/** Forget everything that was answered. */
+void bh_resolver_forget_all(struct bh_resolver *resolver);
 struct bh_resolver_stats bh_resolver_stats(const struct bh_resolver *resolver);
