@@ -89,7 +89,7 @@ static void check_useless_keys(struct bh_load *load, const struct bh_connector *
 }
 
 static void check_exception(struct bh_load *load, const struct bh_config_node *node,
-                            const struct bh_exception *exception, bool has_mode)
+                            const struct bh_exception *exception, bool allows)
 {
     if (node == NULL) {
         return;
@@ -101,24 +101,45 @@ static void check_exception(struct bh_load *load, const struct bh_config_node *n
     if (exception->reason.len == 0) {
         bh_load_error(load, node, NULL, "'%.*s' needs a 'reason'", BH_FMT(node->key));
     }
-    if (!has_mode) {
-        bh_load_error(load, node, NULL, "'%.*s' needs a 'mode': what is allowed until then",
+    if (!allows) {
+        bh_load_error(load, node, NULL,
+                      "'%.*s' needs a 'mode', or a 'min-version': what is allowed until then",
                       BH_FMT(node->key));
     }
+}
+
+/* What it does not state is as without it. */
+static void finish_exception(struct bh_load *load, const struct bh_connector *connector,
+                             struct bh_tls_policy *tls)
+{
+    const struct bh_config_node *node = bh_own_statement(connector, "tls", "exception");
+    const bool has_mode = bh_config_node_child(node, "mode") != NULL;
+    const struct bh_config_node *floor = bh_config_node_child(node, "min-version");
+    const enum bh_tls_mode mode = tls->exception_demand.mode;
+    const enum bh_tls_version version = tls->exception_demand.min_version;
+    tls->exception_demand = tls->demand;
+    if (has_mode) {
+        tls->exception_demand.mode = mode;
+    }
+    if (floor != NULL) {
+        tls->exception_demand.min_version = version;
+    }
+    if (floor != NULL && version > tls->demand.min_version) {
+        bh_load_error(load, floor, NULL, "an exception allows less: 'min-version' %s is above %s",
+                      bh_tls_version_name(version), bh_tls_version_name(tls->demand.min_version));
+    } else if (floor != NULL && version < BH_TLS_VERSION_1_2) {
+        bh_load_warning(load, floor, NULL, "%s is broken (RFC 8996)", bh_tls_version_name(version));
+    }
+    check_exception(load, node, &tls->exception, has_mode || floor != NULL);
 }
 
 static void finish_tls(struct bh_load *load, struct bh_connector *connector)
 {
     struct bh_tls_policy *tls = &connector->tls;
     const enum bh_tls_mode audit = tls->audit_demand.mode;
-    const enum bh_tls_mode allowed = tls->exception_demand.mode;
-    const struct bh_config_node *exception = bh_own_statement(connector, "tls", "exception");
     tls->audit_demand = tls->demand;
     tls->audit_demand.mode = tls->audit ? audit : tls->demand.mode;
-    tls->exception_demand = tls->demand;
-    tls->exception_demand.mode = exception != NULL ? allowed : tls->demand.mode;
-    check_exception(load, exception, &tls->exception,
-                    bh_config_node_child(exception, "mode") != NULL);
+    finish_exception(load, connector, tls);
 
     const struct bh_tls_demand *demand = &tls->demand;
     const unsigned modes = modes_of(tls);
@@ -138,8 +159,11 @@ static void finish_tls(struct bh_load *load, struct bh_connector *connector)
     }
     const struct bh_config_node *floor = bh_own_statement(connector, "tls", "min-version");
     if (floor != NULL && demand->min_version < BH_TLS_VERSION_1_2) {
-        bh_load_warning(load, floor, NULL, "%s is broken (RFC 8996)",
-                        bh_tls_version_name(demand->min_version));
+        bh_load_error(load, floor, NULL,
+                      "%s is broken (RFC 8996); until a date: exception { until DATE; reason "
+                      "\"...\"; min-version %s }",
+                      bh_tls_version_name(demand->min_version),
+                      bh_tls_version_name(demand->min_version));
     }
     const struct bh_config_node *own = bh_own_statement(connector, "tls", NULL);
     if (own != NULL && demand->mode == BH_TLS_OFF) {

@@ -237,6 +237,7 @@ static const struct bh_setting exception_rows[] = {
     PLAIN("until", BH_KIND_DATE, T(exception.until_unix_ms), 0, NULL),
     PLAIN("reason", BH_KIND_TEXT, T(exception.reason), 0, NULL),
     PICK("mode", T(exception_demand.mode), bh_choices_tls_mode, 0),
+    PICK("min-version", T(exception_demand.min_version), versions, 0),
 };
 static const struct bh_block exception_block = ROWS("exception", exception_rows, bh_tls_policy);
 static const struct bh_setting tls_rows[] = {

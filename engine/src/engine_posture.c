@@ -6,6 +6,7 @@
 
 #include "bh/assert.h"
 #include "bh/posture.h"
+#include "tls_audit.h"
 
 struct posture_task {
     struct bh_store_task task;
@@ -23,17 +24,6 @@ struct posture_task {
     unsigned worse;
     char text[BH_POSTURE_WORDS];
 };
-
-static enum bh_tls_version version_of(const char *name)
-{
-    for (int v = BH_TLS_VERSION_1_0; v <= BH_TLS_VERSION_1_3; v++) {
-        if (bh_slice_eq(bh_slice_str(name),
-                        bh_slice_str(bh_tls_version_name((enum bh_tls_version)v)))) {
-            return (enum bh_tls_version)v;
-        }
-    }
-    return BH_TLS_VERSION_NONE;
-}
 
 static enum bh_status note_host(struct posture_task *t, struct bh_queue *q, struct bh_kv_txn *txn)
 {
@@ -165,7 +155,7 @@ void eposture_note(struct engine *e, const struct worker_session *s)
     t->port = s->addresses[s->target].port;
     memcpy(t->host, host->name, sizeof(t->host));
     t->seen = (struct bh_posture_seen){.offered = s->seen.offered,
-                                       .version = version_of(s->seen.version),
+                                       .version = tls_version_of(s->seen.version),
                                        .issuer = bh_slice_str(t->tls.issuer),
                                        .has_spki = s->seen.has_spki,
                                        .not_after_unix_ms = s->seen.not_after_unix_ms};

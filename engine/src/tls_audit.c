@@ -2,16 +2,15 @@
 
 #include <stdio.h>
 
-static enum bh_tls_version version_of(const struct bh_tls_facts *facts)
+enum bh_tls_version tls_version_of(const char *text)
 {
-    const struct bh_slice name = bh_slice_str(facts->version);
+    const struct bh_slice name = bh_slice_str(text);
     for (int v = BH_TLS_VERSION_1_0; v <= BH_TLS_VERSION_1_3; v++) {
         const struct bh_slice known = bh_slice_str(bh_tls_version_name((enum bh_tls_version)v));
         if (bh_slice_eq(name, known)) {
             return (enum bh_tls_version)v;
         }
     }
-    /* OpenSSL calls the first one "TLSv1". */
     return bh_slice_eq(name, BH_LIT("TLSv1")) ? BH_TLS_VERSION_1_0 : BH_TLS_VERSION_NONE;
 }
 
@@ -101,7 +100,7 @@ const char *tls_audit(const struct bh_tls_demand *demand, const struct bh_tls_de
         snprintf(text, TLS_AUDIT_TEXT, "%s: it is in clear text", bh_tls_mode_name(demand->mode));
         return text;
     }
-    if (version_of(facts) < demand->min_version) {
+    if (tls_version_of(facts->version) < demand->min_version) {
         snprintf(text, TLS_AUDIT_TEXT, "%s: %s is below %s", bh_tls_mode_name(demand->mode),
                  facts->version, bh_tls_version_name(demand->min_version));
         return text;

@@ -6,6 +6,9 @@
 
 #define TLS_AUDIT_TEXT 160
 
+/** "TLSv1.2", as facts have it, and OpenSSL's "TLSv1" for the first; NONE: no version's name. */
+enum bh_tls_version tls_version_of(const char *text);
+
 /** Would this demand have refused the session?
  *
  * @param demand  effective

@@ -1,6 +1,7 @@
 """What happens where a TLS demand is not met, is tried out, or ends: if-unmet, audit, exceptions."""
 import datetime
 import os
+import ssl
 
 from harness import Case, smarthost, tag
 from support.certs import Authority
@@ -157,6 +158,31 @@ class Exceptions(PolicyCase):
         daemon.wait_empty()
         self.assertEqual("exception", self.attempts(daemon, count=1)[-1]["tls_from"])
         self.assertEqual([], [line for line in daemon.lines if "evt=tls_exception" in line])
+
+    def test_an_old_version_by_exception_alone(self):
+        """It must still be who it must be; that it fell back to TLS 1.0 is told as a change for the worse."""
+        partner = self.partner(certificate=self.good, min_tls=ssl.TLSVersion.TLSv1)
+        daemon = self.relay_to(
+            partner, self.verify(f'exception {{ until {day(30)}; reason "old box"; min-version TLSv1.0 }}')
+        )
+        self.send(daemon)
+        self.assertEqual("TLSv1.3", partner.wait_messages(1)[0].tls)
+        daemon.wait_empty()
+        daemon.stop()
+        partner.context.maximum_version = ssl.TLSVersion.TLSv1
+        daemon.start()
+        self.send(daemon)
+        self.assertEqual("TLSv1", partner.wait_messages(2)[1].tls)
+        daemon.wait_empty()
+        daemon.wait_line("evt=tls_worse .*TLSv1.0 where it was TLSv1.3")
+        last = self.attempts(daemon, "delivered", 2)[-1]
+        self.assertEqual(("exception", "TLSv1"), (last["tls_from"], last["tls_version"]))
+        partner.context.load_cert_chain(*Authority(self.path("stranger"), "X").issue(NAME))
+        daemon.stop()
+        daemon.start()
+        self.send(daemon)
+        daemon.until(lambda rows: "unknown authority" in str(rows), "queue")
+        self.assertEqual(2, partner.count("mail"))
 
     def test_its_end_is_announced(self):
         partner = self.partner(certificate=self.good)

@@ -270,6 +270,22 @@ static const struct {
      "t.conf:1:47: error: 'exception' needs 'until' with a date such as 2026-12-31\n"
      "t.conf:1:47: error: 'exception' needs a 'reason'\n"
      "t.conf:1:65: error: expected a date such as 2026-12-31, got '2026-02-30'\n"},
+    {"connector a { domains a.example; tls encrypt { min-version TLSv1.1 } }\n"
+     "connector b { domains b.example; tls encrypt { exception { until 2030-01-01; reason r } } }\n"
+     "connector c { domains c.example; tls encrypt { exception { until 2030-01-01; reason r; "
+     "min-version TLSv1.3 } } }\n"
+     "connector d { domains d.example; tls encrypt { exception { min-version TLSv1.0 } } }\n",
+     "t.conf:1:48: error: TLSv1.1 is broken (RFC 8996); until a date: exception { until DATE; "
+     "reason \"...\"; min-version TLSv1.1 }\n"
+     "t.conf:2:48: error: 'exception' needs a 'mode', or a 'min-version': what is allowed until "
+     "then\n"
+     "t.conf:3:88: error: an exception allows less: 'min-version' TLSv1.3 is above TLSv1.2\n"
+     "t.conf:4:48: error: 'exception' needs 'until' with a date such as 2026-12-31\n"
+     "t.conf:4:48: error: 'exception' needs a 'reason'\n"
+     "t.conf:4:60: warning: TLSv1.0 is broken (RFC 8996)\n"},
+    {"defaults { tls { min-version TLSv1.0 } }\nconnector a { domains a.example }\n",
+     "t.conf:1:18: error: TLSv1.0 is broken (RFC 8996); until a date: exception { until DATE; "
+     "reason \"...\"; min-version TLSv1.0 }\n"},
     {"defaults {\n limits { floor 30 }\n tls pin\n }\n",
      "t.conf:2:11: error: 'floor' 30 is above the ceiling of 20\n"
      "t.conf:3:2: error: tls pin needs 'pins'\n"},

@@ -293,6 +293,14 @@ static void an_exception_ends(void **unused)
     assert_true(lapsed);
     assert_false(bh_connector_allows_unauthenticated_auth(c, end));
     bh_config_unref(config);
+    /* The floor alone: who it must be stays as it is. */
+    config = with_tls("verify { exception { until 2026-11-23; reason r; min-version TLSv1.0 } }");
+    c = bh_config_connector(config, BH_LIT("a"));
+    const struct bh_tls_demand *demand = bh_connector_tls_demand(c, end - 1, &lapsed);
+    assert_int_equal(demand->mode, BH_TLS_VERIFY);
+    assert_int_equal(demand->min_version, BH_TLS_VERSION_1_0);
+    assert_int_equal(bh_connector_tls_demand(c, end, &lapsed)->min_version, BH_TLS_VERSION_1_2);
+    bh_config_unref(config);
 }
 
 /* ---- replies and times ---- */
@@ -390,6 +398,14 @@ static const struct {
      "set a|tls exception until|| -> 2030-01-01\n"
      "set a|tls exception reason|| -> r\n"
      "set a|tls exception mode||verify -> encrypt\n"
+     "set a|tls||verify -> verify weaker\n"},
+    {"connector a { domains a.test; tls verify }",
+     "connector a { domains a.test; tls verify { exception { until 2030-01-01; reason r; "
+     "min-version TLSv1.0 } } }",
+     1,
+     "set a|tls exception until|| -> 2030-01-01\n"
+     "set a|tls exception reason|| -> r\n"
+     "set a|tls exception min-version||TLSv1.2 -> TLSv1.0\n"
      "set a|tls||verify -> verify weaker\n"},
     {"resolver { trusted yes }\nconnector a { domains a.test; tls verify }",
      "connector a { domains a.test; tls verify }", 1,
