@@ -1,4 +1,5 @@
 /* config_check.c - what is configured against what the engine can do. */
+#include "bh/time.h"
 #include "config_internal.h"
 
 struct checking {
@@ -162,4 +163,40 @@ bool bh_config_check_supported(const struct bh_config *config, uint32_t can,
     }
     check_listens(&c);
     return c.good;
+}
+
+/* ---- dates ---- */
+
+static void check_date(struct checking *c, const struct bh_connector *connector, const char *name,
+                       const char *inner, int64_t left_ms)
+{
+    const struct bh_config_node *node = place(c, connector, name, inner);
+    const bool tls = bh_slice_eq(bh_slice_str(name), BH_LIT("tls"));
+    const char *effect =
+        tls ? "mail is held" : "credentials go to nobody who has not proven who it is";
+    if (left_ms <= 0) {
+        bh_config_errors_add(c->errors, BH_CONFIG_WARNING, node->file->name, node->line,
+                             node->column, "'%s' has ended: %s", inner, effect);
+    } else if (left_ms <= 14 * BH_DAY_MS) {
+        bh_config_errors_add(c->errors, BH_CONFIG_WARNING, node->file->name, node->line,
+                             node->column, "'%s' ends within %lld days; then %s", inner,
+                             (long long)((left_ms + BH_DAY_MS - 1) / BH_DAY_MS), effect);
+    }
+}
+
+void bh_config_check_dates(const struct bh_config *config, int64_t now_unix_ms,
+                           struct bh_config_errors *errors)
+{
+    struct checking c = {.config = config, .errors = errors};
+    for (size_t i = 0; i < config->connectors_count; i++) {
+        const struct bh_connector *connector = &config->connectors[i];
+        const int64_t tls = connector->tls.exception.until_unix_ms;
+        const int64_t peer = connector->auth.unauthenticated_peer.until_unix_ms;
+        if (tls != 0) {
+            check_date(&c, connector, "tls", "exception", tls - now_unix_ms);
+        }
+        if (peer != 0) {
+            check_date(&c, connector, "auth", "allow-unauthenticated-peer", peer - now_unix_ms);
+        }
+    }
 }

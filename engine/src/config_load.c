@@ -9,13 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What this engine does today. What is missing is refused at load, never silently weaker. */
-static const uint32_t abilities =
-    BH_CAN_TLS_VERIFY | BH_CAN_TLS_PIN | BH_CAN_TLS_DANE | BH_CAN_TLS_AUTO | BH_CAN_TLS_AUDIT |
-    BH_CAN_TLS_EXCEPTION | BH_CAN_TLS_IF_UNMET | BH_CAN_TLS_CLIENT_CERT | BH_CAN_TLS_IMPLICIT |
-    BH_CAN_TLS_CIPHERS | BH_CAN_LMTP | BH_CAN_RESOLVER | BH_CAN_RATES | BH_CAN_REPLY_RULES |
-    BH_CAN_LISTEN_TLS | BH_CAN_PROXY | BH_CAN_SYSTEMD | BH_CAN_FAILOVER | BH_CAN_AUTH;
-
 /* libidn2's STD3 flag deletes octets instead of refusing the name, so the result is checked here
  * (LIBRARIES, surprise 9). */
 static bool is_ldh(const char *name)
@@ -66,7 +59,7 @@ enum bh_status daemon_load_config(const char *path, uint64_t generation, struct 
     if (status != BH_OK) {
         return status;
     }
-    if (!bh_config_check_supported(parsed, abilities, errors)) {
+    if (!bh_config_check_supported(parsed, BH_CAN_NOW, errors)) {
         bh_config_unref(parsed);
         return BH_EINVAL;
     }

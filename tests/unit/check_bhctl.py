@@ -5,6 +5,7 @@ a listener.
 usage: check_bhctl.py BHCTL TEST_CONTROL_VIEW
 """
 
+import datetime
 import json
 import os
 import pathlib
@@ -146,6 +147,32 @@ class Offline(unittest.TestCase):
         code, out, _ = run("check", "--json", str(file))
         self.assertEqual(code, 1)
         self.assertFalse(json.loads(out)["end"]["good"])
+
+    def test_check_knows_what_the_daemon_would_refuse(self):
+        file = pathlib.Path(self.path, "refused.conf")
+        file.write_text("connector a { domains a.example; tls dane-only }\n"
+                        "connector b { domains b.example; limits { shared yes } }\n")
+        code, out, _ = run("check", str(file))
+        self.assertEqual(code, 1)
+        self.assertRegex(out, "refused.conf:1:34: error: tls dane-only needs a resolver")
+        self.assertRegex(out, "refused.conf:2:43: error: 'shared' is not supported")
+        self.assertIn("2 errors", out)
+
+    def test_check_tells_of_exceptions_that_end(self):
+        soon = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=7)
+        file = pathlib.Path(self.path, "dated.conf")
+        file.write_text("".join(
+            f"connector c{i} {{ domains c{i}.example; tls verify {{ exception {{ until {until}; reason r; "
+            "mode encrypt } } }\n" for i, until in enumerate(("2020-01-01", f"{soon:%Y-%m-%d}", "2999-01-01")))
+            + "connector d { domains d.example; smarthosts [ h.example ]; tls encrypt; auth plain { user u; "
+            f"password-file {file}; allow-unauthenticated-peer {{ until 2020-01-01; reason r }} }} }}\n")
+        code, out, _ = run("check", str(file))
+        self.assertEqual(code, 0, out)
+        first, second, third, end = out.splitlines()
+        self.assertIn("dated.conf:1:49: warning: 'exception' has ended: mail is held", first)
+        self.assertRegex(second, "dated.conf:2:49: warning: 'exception' ends within [78] days; then mail is held")
+        self.assertIn("'allow-unauthenticated-peer' has ended: credentials go to nobody", third)
+        self.assertIn("with warnings", end)
 
 
 class Served:

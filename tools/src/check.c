@@ -2,6 +2,7 @@
 #include <idn2.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "bhctl.h"
 
@@ -99,6 +100,10 @@ int check_file(const struct options *options, const char *path)
     }
     bh_config_errors_init(errors);
     const enum bh_status status = parse(path, &config, errors);
+    if (status == BH_OK) {
+        (void)bh_config_check_supported(config, BH_CAN_NOW, errors);
+        bh_config_check_dates(config, (int64_t)time(NULL) * 1000, errors);
+    }
     const bool good = status == BH_OK && errors->errors == 0;
     print_errors(options, errors);
     if (options->json) {

@@ -199,11 +199,20 @@ enum {
     BH_CAN_PROXY = 1 << 18,
     BH_CAN_SYSTEMD = 1 << 19,
     BH_CAN_ALL = (1 << 20) - 1,
+    /* What the engine of this version does. The rest is refused at load, never silently weaker. */
+    BH_CAN_NOW = BH_CAN_TLS_VERIFY | BH_CAN_TLS_PIN | BH_CAN_TLS_DANE | BH_CAN_TLS_AUTO |
+                 BH_CAN_TLS_AUDIT | BH_CAN_TLS_EXCEPTION | BH_CAN_TLS_IF_UNMET |
+                 BH_CAN_TLS_CLIENT_CERT | BH_CAN_TLS_IMPLICIT | BH_CAN_TLS_CIPHERS | BH_CAN_LMTP |
+                 BH_CAN_RESOLVER | BH_CAN_RATES | BH_CAN_REPLY_RULES | BH_CAN_LISTEN_TLS |
+                 BH_CAN_PROXY | BH_CAN_SYSTEMD | BH_CAN_FAILOVER | BH_CAN_AUTH,
 };
 
 /** Refuse what the engine cannot do: an error for each use. @return false if there was one */
 bool bh_config_check_supported(const struct bh_config *config, uint32_t can,
                                struct bh_config_errors *errors);
+/** Warn of exceptions that have ended by this wall time, or will within 14 days. */
+void bh_config_check_dates(const struct bh_config *config, int64_t now_unix_ms,
+                           struct bh_config_errors *errors);
 
 /* ---- matching ---- */
 
