@@ -10,7 +10,7 @@ const char bh_schema_builtin[] =
     "  event-log-keep 90d; event-log-max-size 16G\n" /* whichever is met first */
     "  ledger-recipients address\n"
     "  drain-timeout 10m\n" /* must outlast a wait for the reply to the final dot: 600 s */
-    "  dead-letter hold\n"
+    "  dead-letter auto\n"
     "  connections 500\n" /* 3.3 */
     "  min-rate 500\n"    /* 3.2: octets a second */
     "  log info\n"
@@ -77,7 +77,7 @@ const char bh_schema_builtin[] =
     "  }\n"
     "  timeouts {\n" /* 3.2 */
     "    connect 30s; banner 300s; ehlo 300s; starttls 300s; tls 60s; auth 300s; mail 300s\n"
-    "    rcpt 300s; data 120s; block 180s; dot 600s; rset 20s; quit 5s\n"
+    "    rcpt 300s; data 120s; block 180s; dot 600s; rset 20s\n"
     "  }\n"
     "  pipelining yes; chunking yes; smtputf8 yes; 8bitmime yes; dsn-extension yes\n"
     "  speculative no; helo-only no; uncertain retry\n"

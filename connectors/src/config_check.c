@@ -128,6 +128,8 @@ static void check_connector(struct checking *c, const struct bh_connector *conne
     need(c, connector, own_servers(&connector->resolver, &c->config->resolver), BH_CAN_RESOLVER,
          "resolver", NULL, "a resolver of a connector's own");
     need(c, connector, has_rates(limits), BH_CAN_RATES, "limits", NULL, "a rate");
+    need(c, connector, limits->message_size > 0, BH_CAN_MESSAGE_SIZE, "limits", "message-size",
+         "'message-size'");
     need(c, connector, limits->shared, BH_CAN_SHARED_LIMITS, "limits", "shared", "'shared'");
     need(c, connector, connector->failover, BH_CAN_FAILOVER, "failover", NULL, "'failover'");
 }

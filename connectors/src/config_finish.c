@@ -289,8 +289,14 @@ static void check_source(struct bh_load *load, const struct bh_connector *connec
                             : family == BH_FAMILY_IPV6_ONLY ? 6
                                                             : 0;
     bool found = connector->source.count == 0 || wanted == 0;
+    size_t of_ipv4 = 0;
     for (size_t i = 0; i < connector->source.count; i++) {
         found |= connector->source.at[i].family == wanted;
+        of_ipv4 += connector->source.at[i].family == 4 ? 1 : 0;
+    }
+    if (of_ipv4 > 1 || connector->source.count - of_ipv4 > 1) {
+        bh_load_error(load, place(connector, "source", NULL), NULL,
+                      "'source' takes one IPv4 address, one IPv6 address, or one of each");
     }
     if (!found) {
         bh_load_error(load, place(connector, "source", NULL), NULL,

@@ -62,8 +62,10 @@ static const struct bh_choice mechs[] = {
     {"xoauth2", BH_AUTH_XOAUTH2},   {NULL, 0}};
 static const struct bh_choice uncertains[] = {
     {"retry", BH_UNCERTAIN_RETRY}, {"hold", BH_UNCERTAIN_HOLD}, {NULL, 0}};
-static const struct bh_choice dead_letters[] = {
-    {"hold", BH_DEAD_LETTER_HOLD}, {"postmaster", BH_DEAD_LETTER_POSTMASTER}, {NULL, 0}};
+static const struct bh_choice dead_letters[] = {{"auto", BH_DEAD_LETTER_AUTO},
+                                                {"hold", BH_DEAD_LETTER_HOLD},
+                                                {"postmaster", BH_DEAD_LETTER_POSTMASTER},
+                                                {NULL, 0}};
 static const struct bh_choice ledger_recipients[] = {
     {"address", BH_LEDGER_ADDRESS}, {"domain", BH_LEDGER_DOMAIN}, {NULL, 0}};
 static const struct bh_choice logs[] = {{"error", BH_LOG_SET_ERROR},
@@ -193,7 +195,7 @@ static const struct bh_setting listen_limits_rows[] = {
     COUNT("line-length", LL(line_length), 512, 4096, NULL),               /* RFC 5321 4.5.3.1.4 */
     COUNT("commands", LL(commands), 0, MILLION, "unlimited"),
     COUNT("errors", LL(errors), 1, 10000, NULL),
-    COUNT("transactions", LL(transactions), 1, 1000, NULL),
+    COUNT("transactions", LL(transactions), 1, 16, NULL), /* BH_SERVER_COMMITS_MAX */
     COUNT("auth-failures", LL(auth_failures), 1, 100, NULL),
 };
 static const struct bh_block listen_limits_block =
@@ -300,7 +302,7 @@ static const struct bh_setting limits_rows[] = {
     TIME("connection-life", M(connection_life_ms), 1000, DAY, NULL),
     TIME("idle", M(idle_ms), 0, HOUR, "auto"),
     SIZE("message-size", M(message_size), 0, 4096 * MEGA, "unlimited"),
-    COUNT("addresses-per-round", M(addresses_per_round), 1, 50, NULL),
+    COUNT("addresses-per-round", M(addresses_per_round), 1, 5, NULL), /* DEFAULTS 3.3 */
     BOOL("adaptive", M(adaptive)),
     COUNT("floor", M(floor), 1, 10000, NULL),
     COUNT("ceiling", M(ceiling), 0, 10000, "auto"),
@@ -322,13 +324,12 @@ static const struct bh_setting timeouts_rows[] = {
     WAIT("block", block_ms),
     TIME("dot", W(dot_ms), 600000, HOUR, NULL), /* below it duplicates come (RFC 5321 4.5.3.2.6) */
     WAIT("rset", rset_ms),
-    WAIT("quit", quit_ms),
 };
 static const struct bh_block timeouts_block = ROWS("timeouts", timeouts_rows, bh_timeouts);
 
 #define D(field) offsetof(struct bh_dsn_policy, field)
 static const struct bh_setting dsn_rows[] = {
-    SIZE("content-max", D(content_max), 0, 100 * MEGA, "none"),
+    SIZE("content-max", D(content_max), 0, 256 * 1024, "none"),
     BOOL("delay", D(delay)),
     BOOL("success", D(success)),
 };

@@ -151,6 +151,8 @@ enum bh_status bh_print_senders(const void *at, struct bh_buf *out)
 
 /* ---- smarthosts ---- */
 
+#define SMARTHOSTS_MAX 16 /* as many as are planned with: BH_TARGET_SMARTHOSTS_MAX */
+
 /* "host", "host:587", "[host]:587", "192.0.2.1:25", "2001:db8::1", "[2001:db8::1]:25" */
 static bool read_smarthost(struct bh_load *load, const struct bh_setting *setting,
                            const struct bh_config_node *node, const struct bh_config_value *value,
@@ -226,6 +228,9 @@ void bh_read_smarthosts(struct bh_load *load, const struct bh_setting *setting,
         }
     }
     connector->route = BH_ROUTE_SMARTHOSTS;
+    if (count > SMARTHOSTS_MAX) {
+        bh_load_error(load, node, NULL, "at most %d smarthosts; got %zu", SMARTHOSTS_MAX, count);
+    }
     connector->smarthosts = (struct bh_smarthosts){hosts, count};
 }
 

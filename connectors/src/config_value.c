@@ -10,7 +10,7 @@
 #define EXPECTED_MAX 320
 #define ALLOWED_MAX 600 /* more than the names of any block */
 #define DNS_PORT 53
-#define TIMES_MAX 64
+#define TIMES_MAX 16 /* as many as the scheduler keeps: BH_INTERVALS_MAX */
 
 /* ---- messages ---- */
 

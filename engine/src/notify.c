@@ -74,12 +74,44 @@ static enum bh_status choose_addressee(const struct bh_config *config,
         who->to = bh_slice(text, (size_t)len);
         who->hold = BH_LIT("double bounce: a report could not be delivered, and no postmaster is "
                            "configured");
+    } else if (config->engine.dead_letter == BH_DEAD_LETTER_HOLD) {
+        who->hold = BH_LIT("double bounce: a report could not be delivered (dead-letter hold)");
     }
     return BH_OK;
 }
 
+/* What the connector in force for these recipients says of reports. They are of one entry, and so
+ * of one domain. Where none takes it any more: nothing is left out. */
+struct report_rules {
+    bool success;
+    uint64_t content_max;
+    int64_t retry_until_unix_ms;
+};
+
+static struct report_rules rules_of(const struct bh_config *config,
+                                    const struct bh_message *message,
+                                    const struct bh_notice *notice)
+{
+    struct bh_match match;
+    if (bh_config_match(config, bh_address_domain(notice->to.address), message->envelope.sender,
+                        message->envelope.size, NULL, NULL, &match) != BH_OK) {
+        return (struct report_rules){.success = true, .content_max = BH_DSN_CONTENT_MAX};
+    }
+    return (struct report_rules){
+        .success = match.connector->dsn.success,
+        .content_max = match.connector->dsn.content_max,
+        .retry_until_unix_ms =
+            message->origin.arrival_unix_ms + (int64_t)match.connector->retry.expire_ms,
+    };
+}
+
+static bool tells_success(enum bh_dsn_action action)
+{
+    return action == BH_DSN_DELIVERED || action == BH_DSN_RELAYED || action == BH_DSN_EXPANDED;
+}
+
 static size_t choose_recipients(const struct bh_message *message, const struct bh_notice *notices,
-                                size_t count, bool double_bounce, int64_t retry_until_unix_ms,
+                                size_t count, bool double_bounce, const struct report_rules *rules,
                                 struct bh_dsn_recipient *out)
 {
     size_t chosen = 0;
@@ -89,7 +121,7 @@ static size_t choose_recipients(const struct bh_message *message, const struct b
         const bool wanted = double_bounce ? action == BH_DSN_FAILED
                                           : bh_dsn_wanted(notice->to.notify, action,
                                                           message->envelope.sender.len == 0);
-        if (!wanted) {
+        if (!wanted || (tells_success(action) && !rules->success)) {
             continue;
         }
         const bool expired =
@@ -101,7 +133,7 @@ static size_t choose_recipients(const struct bh_message *message, const struct b
             .outcome = notice->outcome,
             .expired = expired,
             .last_attempt_unix_ms = notice->last_attempt_unix_ms,
-            .retry_until_unix_ms = action == BH_DSN_DELAYED ? retry_until_unix_ms : 0,
+            .retry_until_unix_ms = action == BH_DSN_DELAYED ? rules->retry_until_unix_ms : 0,
         };
     }
     return chosen;
@@ -193,7 +225,7 @@ static enum bh_status put_report(struct notifier *n, struct bh_queue *q, struct 
 
 static enum bh_status write_report(struct notifier *n, struct bh_queue *q, struct bh_kv_txn *txn,
                                    const struct bh_config *config, const struct bh_message *message,
-                                   const struct addressee *who,
+                                   const struct addressee *who, const struct report_rules *rules,
                                    const struct bh_dsn_recipient *recipients, size_t count)
 {
     const struct bh_now now = n->queue.now;
@@ -213,6 +245,7 @@ static enum bh_status write_report(struct notifier *n, struct bh_queue *q, struc
         .envelope = &message->envelope,
         .recipients = recipients,
         .recipients_count = count,
+        .content_max = rules->content_max > 0 ? (size_t)rules->content_max : 1, /* 0: the header */
     };
     for (size_t i = 0; i < count; i++) {
         if (recipients[i].outcome.happened == BH_HAPPENED_NEEDS_8BITMIME) {
@@ -239,17 +272,6 @@ static enum bh_status write_report(struct notifier *n, struct bh_queue *q, struc
     return put_report(n, q, txn, config, message, who, bh_buf_slice(&buf), &written, now);
 }
 
-static int64_t retried_until(const struct bh_config *config, const struct bh_message *message,
-                             const struct bh_notice *notice)
-{
-    struct bh_match match;
-    if (bh_config_match(config, bh_address_domain(notice->to.address), message->envelope.sender,
-                        message->envelope.size, NULL, NULL, &match) != BH_OK) {
-        return 0;
-    }
-    return message->origin.arrival_unix_ms + (int64_t)match.connector->retry.expire_ms;
-}
-
 static enum bh_status notify(struct notifier *n, struct bh_queue *q, struct bh_kv_txn *txn,
                              const struct bh_config *config, const struct bh_message *message,
                              const struct bh_notice *notices, size_t count)
@@ -269,10 +291,11 @@ static enum bh_status notify(struct notifier *n, struct bh_queue *q, struct bh_k
         return status == BH_ENOTFOUND ? BH_OK : status;
     }
     const bool double_bounce = bh_slice_eq(who.listener, double_bounce_listener);
+    const struct report_rules rules = rules_of(config, message, &notices[0]);
     const size_t chosen =
-        choose_recipients(message, notices, count, double_bounce,
-                          retried_until(config, message, &notices[0]), recipients);
-    return chosen > 0 ? write_report(n, q, txn, config, message, &who, recipients, chosen) : BH_OK;
+        choose_recipients(message, notices, count, double_bounce, &rules, recipients);
+    return chosen > 0 ? write_report(n, q, txn, config, message, &who, &rules, recipients, chosen)
+                      : BH_OK;
 }
 
 static enum bh_status hook(void *ctx, struct bh_queue *q, struct bh_kv_txn *txn,

@@ -2,7 +2,8 @@
  * the hook of the queue's settle, expiry, warning and job functions. Runs on the store's writer.
  *
  * A failure of mail from <> is a double bounce: its report goes to the configured postmaster, or,
- * without one, is queued held for an operator. A report about such a report is never made. */
+ * without one or with `dead-letter hold`, is queued held for an operator. A report about such a
+ * report is never made. */
 #pragma once
 
 #include "bh/queue.h"

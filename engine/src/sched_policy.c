@@ -74,6 +74,7 @@ void sched_policy_of(const struct bh_connector *connector, bool held,
         .per_destination_max = at_least_one(limits->per_destination),
         .per_destination_start = at_least_one(limits->initial),
         .per_host_max = at_least_one(limits->per_host),
+        .round_addresses_max = limits->addresses_per_round,
         .messages_per_connection = limits->messages_per_connection,
         .connection_life_ms = clamp32(limits->connection_life_ms),
         .idle_ms = clamp32(limits->idle_ms),
@@ -104,4 +105,7 @@ void sched_policy_of(const struct bh_connector *connector, bool held,
         }
     }
     copy_retry(&connector->retry, &policy->retry);
+    if (!connector->dsn.delay) {
+        policy->retry.warn_ms = 0;
+    }
 }

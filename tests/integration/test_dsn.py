@@ -149,3 +149,39 @@ retry short {
             lambda: "postmaster@us.test" in partner.addresses(), "the double bounce at the postmaster"
         )
         daemon.wait_empty()
+
+    def test_what_a_connector_says_of_reports(self):
+        """One that sends neither warnings nor news of success, and returns headers alone; beside one that does."""
+        partner = self.partner(extensions=("PIPELINING", "SIZE 50000000"))  # no DSN: we report
+        partner.on("rcpt", "550 5.1.1 nobody", match="gone@")
+        for domain in ("quiet.test", "bank.test"):
+            partner.on("rcpt", "451 4.2.0 later", match=f"slow@{domain}", times=4)
+        daemon = self.relay_to(
+            partner, "retry short",
+            extra=smarthost("quiet", partner, "retry short; dsn { content-max none; delay no; success no }", "quiet.test")
+            + "\nretry short { intervals 1s; destination-intervals 1s; glitch none; jitter 0%; warn-after 1s }",
+        )  # fmt: skip
+        for domain in ("quiet.test", "bank.test"):
+            self.send(daemon, f"ok@{domain}", rcpt_options=["NOTIFY=SUCCESS"], sender=f"asked@{domain}")
+            self.send(daemon, f"gone@{domain}", sender=f"failed@{domain}", content=message(body="not a secret\r\n"))
+            self.send(daemon, f"slow@{domain}", sender=f"late@{domain}")
+            daemon.until(lambda rows, to=f"slow@{domain}": not rows and to in partner.addresses(), "list")
+        reports = {m.addresses[0]: m.content for m in partner.messages if m.sender == ""}
+        self.assertEqual({"failed@quiet.test", "asked@bank.test", "failed@bank.test", "late@bank.test"}, set(reports))
+        self.assertNotIn(b"not a secret", reports["failed@quiet.test"])
+        self.assertIn(b"not a secret", reports["failed@bank.test"])
+
+    def test_dead_letter_hold(self):
+        """Kept for somebody to look at, though there is a postmaster; released, it goes to him."""
+        partner = self.partner()
+        partner.on("rcpt", "550 5.1.1 nobody", match="gone@|sender@")
+        daemon = self.daemon(smarthost("out", partner), start=False)
+        daemon.blocks["engine"] = daemon.blocks["engine"].replace("workers 2", "workers 2\n    dead-letter hold")
+        daemon.start()
+        self.send(daemon, "gone@bank.test")
+        (row,) = daemon.wait_listed(1, "--state", "held")
+        self.assertIn("dead-letter hold", str(daemon.ctl("why", row["id"])))
+        self.assertNotIn("postmaster@us.test", partner.addresses())
+        daemon.ctl("release", "--id", row["id"])
+        partner.wait_until(lambda: "postmaster@us.test" in partner.addresses(), "the double bounce")
+        daemon.wait_empty()

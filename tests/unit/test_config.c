@@ -286,6 +286,21 @@ static const struct {
     {"defaults { tls { min-version TLSv1.0 } }\nconnector a { domains a.example }\n",
      "t.conf:1:18: error: TLSv1.0 is broken (RFC 8996); until a date: exception { until DATE; "
      "reason \"...\"; min-version TLSv1.0 }\n"},
+    {"listen 127.0.0.1:0 { relay-from 127.0.0.1; limits { transactions 17 } }\n"
+     "connector a { domains a.example; source 192.0.2.1 192.0.2.2\n"
+     " limits { addresses-per-round 6 }; timeouts { quit 5s }; dsn { content-max 1M }\n"
+     " retry { intervals 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 11m 12m 13m 14m 15m 16m 17m } }\n"
+     "connector b { domains b.example; smarthosts [ a1 a2 a3 a4 a5 a6 a7 a8 a9 b1 b2 b3 b4 b5 b6 "
+     "b7 "
+     "b8 ] }\n",
+     "t.conf:1:66: error: 'transactions' must be from 1 to 16; got '17'\n"
+     "t.conf:2:34: error: 'source' takes one IPv4 address, one IPv6 address, or one of each\n"
+     "t.conf:3:31: error: 'addresses-per-round' must be from 1 to 5; got '6'\n"
+     "t.conf:3:47: error: unknown setting 'quit' in timeouts; allowed: connect, banner, ehlo, "
+     "starttls, tls, auth, mail, rcpt, data, block, dot, rset\n"
+     "t.conf:3:76: error: 'content-max' must be from 1 to 256K, or none; got '1M'\n"
+     "t.conf:4:10: error: 'intervals' takes at most 16 times\n"
+     "t.conf:5:34: error: at most 16 smarthosts; got 17\n"},
     {"defaults {\n limits { floor 30 }\n tls pin\n }\n",
      "t.conf:2:11: error: 'floor' 30 is above the ceiling of 20\n"
      "t.conf:3:2: error: tls pin needs 'pins'\n"},

@@ -233,6 +233,25 @@ static void round_ends_after_five_addresses(void **unused)
     bh_sched_destroy(r.s);
 }
 
+static void round_has_as_many_addresses_as_its_connector_says(void **unused)
+{
+    (void)unused;
+    struct rig r = rig();
+    r.policy.per_destination_start = 1;
+    r.policy.round_addresses_max = 2;
+    load_as(&r, 1, (struct bh_sched_dest_state){0});
+    fresh(&r, 1, 1);
+    expect(&r, BH_SCHED_RESOLVE, 1);
+    resolved(&r, 1, "a", 1, 9);
+    expect(&r, BH_SCHED_OPEN, 1);
+    assert_int_equal(r.a.count, 2);
+    closed(&r, r.a.session, 1, BH_SCHED_THEIRS, &refused);
+    expect(&r, BH_SCHED_OPEN, 1);
+    closed(&r, r.a.session, 2, BH_SCHED_THEIRS, &refused);
+    expect(&r, BH_SCHED_BACKOFF, 1);
+    bh_sched_destroy(r.s);
+}
+
 static void dead_host_fails_others_at_once(void **unused)
 {
     (void)unused;
@@ -545,6 +564,7 @@ int main(void)
         cmocka_unit_test(flush_lifts_no_hold),
         cmocka_unit_test(next_host_is_tried_in_the_same_round),
         cmocka_unit_test(round_ends_after_five_addresses),
+        cmocka_unit_test(round_has_as_many_addresses_as_its_connector_says),
         cmocka_unit_test(dead_host_fails_others_at_once),
         cmocka_unit_test(greeting_refused_is_the_sites_alone),
         cmocka_unit_test(recovery_wakes_who_failed_with_it),

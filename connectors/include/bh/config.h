@@ -37,7 +37,8 @@ struct bh_config_reader {
 /** Real files; without to_ascii, which its user may set. */
 struct bh_config_reader bh_config_reader_posix(void);
 
-enum bh_dead_letter { BH_DEAD_LETTER_HOLD, BH_DEAD_LETTER_POSTMASTER };
+/** What becomes of a bounce that bounces. Auto: as postmaster if there is one, else as hold. */
+enum bh_dead_letter { BH_DEAD_LETTER_AUTO, BH_DEAD_LETTER_HOLD, BH_DEAD_LETTER_POSTMASTER };
 /** How the delivery ledger names recipients. */
 enum bh_ledger_recipients { BH_LEDGER_ADDRESS, BH_LEDGER_DOMAIN };
 /** What the process may do once it has started: on goes without what the kernel lacks. */
@@ -198,7 +199,8 @@ enum {
     BH_CAN_LISTEN_TLS = 1 << 17,
     BH_CAN_PROXY = 1 << 18,
     BH_CAN_SYSTEMD = 1 << 19,
-    BH_CAN_ALL = (1 << 20) - 1,
+    BH_CAN_MESSAGE_SIZE = 1 << 20, /* of a connector */
+    BH_CAN_ALL = (1 << 21) - 1,
     /* What the engine of this version does. The rest is refused at load, never silently weaker. */
     BH_CAN_NOW = BH_CAN_TLS_VERIFY | BH_CAN_TLS_PIN | BH_CAN_TLS_DANE | BH_CAN_TLS_AUTO |
                  BH_CAN_TLS_AUDIT | BH_CAN_TLS_EXCEPTION | BH_CAN_TLS_IF_UNMET |

@@ -134,7 +134,7 @@ struct bh_connector_limits {
 
 struct bh_timeouts {
     uint64_t connect_ms, banner_ms, ehlo_ms, starttls_ms, tls_ms, auth_ms, mail_ms, rcpt_ms,
-        data_ms, block_ms, dot_ms, rset_ms, quit_ms;
+        data_ms, block_ms, dot_ms, rset_ms;
 };
 
 /** `on reply WHAT -> ACTION`. All parts that are set must agree. */

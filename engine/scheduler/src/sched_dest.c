@@ -13,6 +13,12 @@ struct dest *dest_find(const struct bh_sched *s, uint32_t id)
     return node != NULL ? BH_CONTAINER(node, struct dest, node) : NULL;
 }
 
+uint32_t dest_round_max(const struct dest *d)
+{
+    const uint32_t wanted = d != NULL ? d->policy.round_addresses_max : 0;
+    return wanted > 0 && wanted < BH_ROUND_ADDRESSES_MAX ? wanted : BH_ROUND_ADDRESSES_MAX;
+}
+
 bool dest_may_run(const struct bh_sched *s, const struct dest *d)
 {
     return d->policy.active && !d->held && d->backoff_until_unix_ms <= s->now.unix_ms;

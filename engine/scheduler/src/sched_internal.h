@@ -303,6 +303,8 @@ void item_free_all(struct bh_sched *s, struct dest *d);
 /* sched_dest.c */
 struct dest *dest_find(const struct bh_sched *s, uint32_t id);
 bool dest_may_run(const struct bh_sched *s, const struct dest *d);
+/** Addresses that may be tried for it in one round. @param d NULL: as many as may be */
+uint32_t dest_round_max(const struct dest *d);
 /** Look at a destination again after anything changed; may free it. */
 void dest_step(struct bh_sched *s, struct dest *d);
 /** What parked d has just parked the other one anew: d waits as long. The store is not told: after

@@ -411,8 +411,9 @@ static uint32_t choose_addresses(struct bh_sched *s, struct dest *d, bool proven
 {
     uint32_t count = 0;
     const struct site *site = d->site;
+    const uint32_t most = dest_round_max(d);
     *off = (struct kept_off){0};
-    for (uint32_t i = 0; i < site->address_count && count < BH_ROUND_ADDRESSES_MAX; i++) {
+    for (uint32_t i = 0; i < site->address_count && count < most; i++) {
         const struct site_address *a = &site->addresses[i];
         struct host *host = host_find(s, &a->address);
         if (site_avoids(s, a) ||

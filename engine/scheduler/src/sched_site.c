@@ -422,7 +422,7 @@ void site_session_failed(struct bh_sched *s, struct site *site, struct dest *d,
     }
     if (site->ready_count > 0) {
         site->round_failures = 0; /* others are served: no round fails */
-    } else if (site->round_failures >= BH_ROUND_ADDRESSES_MAX || !any_address_left(s, site)) {
+    } else if (site->round_failures >= dest_round_max(d) || !any_address_left(s, site)) {
         round_failed(s, site, d, fault, outcome);
     }
 }

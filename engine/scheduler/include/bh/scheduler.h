@@ -66,6 +66,7 @@ struct bh_sched_policy {
     uint32_t per_destination_start;        /* never 0; also where adaptive concurrency starts */
     uint32_t per_destination_floor;        /* adaptive concurrency goes no lower; 0: as 1 */
     uint32_t per_host_max;                 /* by address, across connectors; never 0 */
+    uint32_t round_addresses_max;          /* tried in one round; 0: BH_ROUND_ADDRESSES_MAX */
     uint32_t messages_per_connection;
     uint32_t connection_life_ms;                     /* measured from the session's opening */
     uint32_t idle_ms;                                /* an idle session is kept this long */
