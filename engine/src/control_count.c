@@ -1,4 +1,5 @@
-/* Dry runs: what a selection matches, counted on a store reader without touching it. */
+/* What a selection matches, counted on a store reader without touching it: for dry runs, and to
+ * know the destinations of single messages that are to be tried now. */
 #include <stdlib.h>
 
 #include "control_private.h"
@@ -29,6 +30,21 @@ static void count_destination(struct bh_control_reply *reply, uint32_t id)
     c->id = id;
     c->node.key = bh_slice(&c->id, sizeof(c->id));
     if (bh_map_insert(&reply->counted, &c->node) != BH_OK) {
+        free(c);
+    }
+}
+
+void control_count_take(struct bh_control_reply *reply)
+{
+    reply->id_count = 0;
+    while (reply->id_count < BH_COUNT(reply->ids)) {
+        struct bh_map_node *n = bh_map_next(&reply->counted, NULL);
+        if (n == NULL) {
+            return;
+        }
+        struct counted_destination *c = BH_CONTAINER(n, struct counted_destination, node);
+        reply->ids[reply->id_count++] = c->id;
+        bh_map_remove(&reply->counted, n);
         free(c);
     }
 }

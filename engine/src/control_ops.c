@@ -425,6 +425,52 @@ static void job_told(struct daemon_call *call, struct daemon *d)
     end_counts(reply);
 }
 
+/* ---- single messages that are to be tried now: their destinations may be waiting ---- */
+
+static void awaken(struct bh_control_reply *reply);
+
+static enum bh_status run_awaken(struct bh_store_task *task, struct bh_queue *q,
+                                 struct bh_kv_txn *txn)
+{
+    struct bh_control_reply *reply = BH_CONTAINER(task, struct bh_control_reply, task);
+    const struct bh_destination_change change = {.set = BH_SET_BACKOFF | BH_CLEAR_PARK};
+    for (size_t i = 0; i < reply->id_count; i++) {
+        const enum bh_status status =
+            bh_queue_destination_update(q, txn, reply->ids[i], &change, reply->now);
+        if (status != BH_OK && status != BH_ENOTFOUND) {
+            return status;
+        }
+    }
+    return BH_OK;
+}
+
+static void awakened_told(struct daemon_call *call, struct daemon *d)
+{
+    (void)d;
+    awaken(reply_of(call));
+}
+
+static void awakened(struct daemon_call *call, struct daemon *d)
+{
+    struct bh_control_reply *reply = reply_of(call);
+    (void)d;
+    if (reply->status != BH_OK) {
+        fail(reply, "flush");
+        return;
+    }
+    control_tell(reply, CONTROL_FLUSHED, awakened_told);
+}
+
+static void awaken(struct bh_control_reply *reply)
+{
+    control_count_take(reply);
+    if (reply->id_count == 0) {
+        end_counts(reply);
+    } else {
+        reply_write(reply, run_awaken, awakened);
+    }
+}
+
 static void job_sliced(struct daemon_call *call, struct daemon *d)
 {
     struct bh_control_reply *reply = reply_of(call);
@@ -448,6 +494,10 @@ static void job_sliced(struct daemon_call *call, struct daemon *d)
     bh_log(BH_LOG_INFO, "evt=job_done job=%llu matched=%llu acted=%llu in_flight=%llu",
            (unsigned long long)reply->job, (unsigned long long)reply->matched,
            (unsigned long long)reply->acted, (unsigned long long)reply->in_flight);
+    if (reply->has_request && reply->request.verb == BH_VERB_FLUSH) {
+        awaken(reply);
+        return;
+    }
     reply->id_count = 0;
     control_tell(reply, CONTROL_RELEASED, job_told); /* a look at the wake rows */
 }
@@ -496,6 +546,17 @@ static void op_bulk(void *ctx, const struct bh_control_request *request,
     }
 }
 
+static void flush_counted(struct bh_control_reply *reply)
+{
+    if (reply->status != BH_OK) {
+        fail(reply, "flush");
+        return;
+    }
+    /* The job counts what it acts on; destinations are told where they are meant as a whole. */
+    reply->matched = reply->in_flight = reply->destinations = 0;
+    start_job(reply);
+}
+
 static void op_flush(void *ctx, const struct bh_control_request *request,
                      struct bh_control_reply *reply)
 {
@@ -507,7 +568,7 @@ static void op_flush(void *ctx, const struct bh_control_request *request,
     } else if (means_destinations(&reply->selection)) {
         reply_write(reply, run_destinations, destinations_written);
     } else {
-        start_job(reply); /* single messages: requeued, due at once */
+        control_count(reply, flush_counted); /* single messages: requeued, due at once */
     }
 }
 

@@ -135,6 +135,8 @@ int reply_socket(const struct bh_control_reply *reply);
 /* control_count.c */
 /** Count what reply->selection matches, then `then` on the main thread with reply->status set. */
 void control_count(struct bh_control_reply *reply, void (*then)(struct bh_control_reply *reply));
+/** Some of the destinations that were counted, each once: into reply->ids. None: id_count is 0. */
+void control_count_take(struct bh_control_reply *reply);
 void control_count_fini(struct bh_control_reply *reply);
 
 /* control_pause.c */

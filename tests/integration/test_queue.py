@@ -39,6 +39,9 @@ class Verbs(Case):
         self.assertEqual({"bank.test", "fax.test", "post.test"}, set(rows))
         self.assertEqual([4, 4, 4], [row["messages"] for row in rows.values()])
         self.assertEqual({"out"}, {row["connector"] for row in rows.values()})
+        self.assertEqual(4, self.acted("flush", "--destination", "bank.test", "--dry-run")["matched"])
+        self.assertEqual(1, self.acted("flush", "--recipient", "r1@bank.test", "--dry-run")["matched"])
+        self.assertEqual(12, len(self.relay.list()))
         self.remote.up()
         self.relay.ctl("flush", "--destination", "bank.test")
         self.remote.wait_messages(4)
@@ -47,6 +50,13 @@ class Verbs(Case):
         self.relay.ctl("flush", "--connector", "out")
         self.remote.wait_messages(12)
         self.relay.wait_empty()
+
+    def test_flush_of_one_message(self):
+        """Its destination is in back-off for an hour: it is tried all the same, and what it shows is for all."""
+        self.remote.up()
+        answer = self.acted("flush", "--id", self.ids["bank.test"][2])
+        self.assertEqual((1, 1, 0), (answer["matched"], answer["acted"], answer["destinations"]))
+        self.remote.wait_until(lambda: "r2@bank.test" in self.remote.addresses(), "the one that was flushed")
 
     def test_hold_and_release(self):
         answer = self.acted("hold", "--destination", "bank.test", "--reason", "ticket 8812")

@@ -20,7 +20,7 @@ static const struct {
     const char *what;
 } verbs[] = {
     {BH_VERB_STATUS, WORDS_NONE, "", "is mail flowing, and what needs attention"},
-    {BH_VERB_QUEUE, WORDS_DOMAIN, "[--top N] [--watch] [SELECTION] [DOMAIN]",
+    {BH_VERB_QUEUE, WORDS_DOMAIN, "[--top N] [--watch] [--connector NAME] [DOMAIN]",
      "a row for each destination, largest first"},
     {BH_VERB_LIST, WORDS_NONE, "[--limit N] [SELECTION]", "a row for each queued message"},
     {BH_VERB_SHOW, WORDS_IDS, "[--content] ID...", "the envelope, and each recipient's attempts"},
@@ -35,7 +35,8 @@ static const struct {
      "what was delivered in clear or unauthenticated, and is the ledger whole"},
     {BH_VERB_POLICY, WORDS_SHOW, "show DOMAIN|ADDRESS",
      "what is remembered of MTA-STS and DANE there, from where, and how old it is"},
-    {BH_VERB_FLUSH, WORDS_NONE, "SELECTION", "try what is queued now, paced; lifts no hold"},
+    {BH_VERB_FLUSH, WORDS_NONE, "SELECTION [--dry-run]",
+     "try what is queued now, paced; lifts no hold"},
     {BH_VERB_HOLD, WORDS_NONE, "SELECTION [--reason TEXT] [--until WHEN] [--dry-run]",
      "keep mail from leaving"},
     {BH_VERB_RELEASE, WORDS_NONE, "SELECTION [--dry-run]", "let held mail go"},
@@ -55,7 +56,7 @@ static const struct {
 
 static const char global_help[] = "usage: bhctl VERB [OPTIONS] [ARGUMENTS]\n\n";
 static const char option_help[] =
-    "\nSELECTION, the same for every verb; all that is given must match:\n"
+    "\nSELECTION, the same for every verb that acts, and for list; all that is given must match:\n"
     "  --id ID (more than once)      --destination DOMAIN     --connector NAME\n"
     "  --sender ADDRESS|@DOMAIN|'<>' --recipient ADDRESS|@DOMAIN\n"
     "  --age '>1h'|'<1h'             --state ready|due|held   --all\n"

@@ -72,7 +72,10 @@ static const struct {
     bool needs_selection; /* any condition, or "all" */
 } verbs[BH_VERB_COUNT] = {
     [BH_VERB_STATUS] = {"status", 0, 0, true, false},
-    [BH_VERB_QUEUE] = {"queue", SELECTION | BIT(ARG_TOP), 0, true, false},
+    /* Its rows are destinations: what selects single messages would not be kept. */
+    [BH_VERB_QUEUE] = {"queue",
+                       BIT(ARG_DESTINATION) | BIT(ARG_CONNECTOR) | BIT(ARG_ALL) | BIT(ARG_TOP), 0,
+                       true, false},
     [BH_VERB_LIST] = {"list", SELECTION | BIT(ARG_LIMIT), 0, true, false},
     [BH_VERB_SHOW] = {"show", BIT(ARG_IDS) | BIT(ARG_CONTENT), BIT(ARG_IDS), true, false},
     [BH_VERB_WHY] = {"why", BIT(ARG_IDS), BIT(ARG_IDS), true, false},
@@ -84,7 +87,7 @@ static const struct {
                        BIT(ARG_CONNECTOR) | BIT(ARG_SINCE) | BIT(ARG_UNTIL) | BIT(ARG_REQUIRE), 0,
                        true, false},
     [BH_VERB_POLICY] = {"policy", BIT(ARG_ADDRESS), BIT(ARG_ADDRESS), true, false},
-    [BH_VERB_FLUSH] = {"flush", SELECTION, 0, false, true},
+    [BH_VERB_FLUSH] = {"flush", SELECTION | BIT(ARG_DRY_RUN), 0, false, true},
     [BH_VERB_HOLD] = {"hold", SELECTION | BIT(ARG_REASON) | BIT(ARG_UNTIL) | BIT(ARG_DRY_RUN), 0,
                       false, true},
     [BH_VERB_RELEASE] = {"release", SELECTION | BIT(ARG_REASON) | BIT(ARG_DRY_RUN), 0, false, true},
@@ -149,6 +152,43 @@ static void hint_args(struct bh_control_error *error, enum bh_control_verb verb)
         }
     }
     error->hint[buf.len] = 0;
+}
+
+/* What would have been right. */
+static const char *expected(enum arg arg)
+{
+    switch (arg) {
+    case ARG_IDS:
+        return "expected queue ids, as bhctl list shows them, at most 64";
+    case ARG_STATE:
+        return "expected ready, due or held";
+    case ARG_REQUIRE:
+        return "expected tls or authenticated";
+    case ARG_OLDER:
+    case ARG_YOUNGER:
+    case ARG_UNTIL:
+    case ARG_SINCE:
+    case ARG_SIZE:
+    case ARG_TOP:
+    case ARG_LIMIT:
+        return "expected a whole number, not below 0";
+    case ARG_ALL:
+    case ARG_DRY_RUN:
+    case ARG_PLAN:
+    case ARG_ALLOW_WEAKEN:
+    case ARG_CONTENT:
+    case ARG_MATRIX:
+        return "expected true or false";
+    case ARG_DESTINATION:
+    case ARG_CONNECTOR:
+    case ARG_SENDER:
+    case ARG_RECIPIENT:
+    case ARG_REASON:
+    case ARG_ADDRESS:
+    case ARG_NAME:
+        break;
+    }
+    return "expected text, at most 1000 octets";
 }
 
 static struct bh_slice text_of(const json_t *value)
@@ -314,7 +354,9 @@ static enum bh_status get_args(struct bh_control_request *r, json_t *args, int64
             return BH_EPROTO;
         }
         if (!get_arg(r, (enum arg)arg, value, now_unix_ms)) {
-            return refuse(error, "bad value of argument", bh_slice_str(key));
+            refuse(error, "bad value of argument", bh_slice_str(key));
+            snprintf(error->hint, sizeof(error->hint), "%s", expected((enum arg)arg));
+            return BH_EPROTO;
         }
         seen |= BIT(arg);
     }
