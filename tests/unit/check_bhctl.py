@@ -87,7 +87,7 @@ class Offline(unittest.TestCase):
     def test_negative_findings_and_bad_usage(self):
         self.assertEqual(self.ask("show", "0000000000001")[0], 1)
         for args in (["show"], ["show", "x"], ["nothing"], ["cancel"], ["list", "--age", "1h"],
-                     ["queue", "--content"], ["hold", "--all", "--until", "soon"], []):
+                     ["queue", "--content"], ["queue", "--state", "held"], ["hold", "--all", "--until", "soon"], []):
             code, out, err = run(*args)
             self.assertEqual((code, out), (2, ""), args)
             self.assertIn("bhctl", err)
@@ -342,11 +342,12 @@ class Submit(unittest.TestCase):
         self.assertNotIn(b"Bcc", content)
 
     def test_dsn_parameters(self):
-        (code, _, _), commands, _ = self.send("-N", "success,delay", "-R", "hdrs", "-V", "Q+1 x",
-                                              "-f", "<>", "b@x.example")
+        (code, _, _), commands, content = self.send("-N", "success,delay", "-R", "hdrs", "-V", "Q+1 x",
+                                                    "-f", "<>", "b@x.example")
         self.assertEqual(code, 0)
         self.assertEqual(commands[1:3], ["MAIL FROM:<> RET=HDRS ENVID=Q+2B1+20x",
                                          "RCPT TO:<b@x.example> NOTIFY=success,delay"])
+        self.assertRegex(content, rb"From: <MAILER-DAEMON@[^@<>]+>\r\n")  # <> is no author.
 
     def test_8bit_and_utf8(self):
         _, commands, _ = self.send("-f", "a@x", "b@x.example", stdin=b"S: x\n\n\xff\n")

@@ -265,9 +265,13 @@ int message_complete(struct submit *s)
     const int64_t now = now_ms();
     char when[BH_DATE_TEXT];
     char added[1200];
+    char sender[BH_ADDRESS_MAX + 1];
+    snprintf(sender, sizeof(sender), "%s%.255s",
+             s->sender[0] != '\0' ? s->sender : "MAILER-DAEMON@",
+             s->sender[0] != '\0' ? "" : s->host); /* <> is no author (RFC 5322 3.6.2) */
     const int len = snprintf(added, sizeof(added), "%s%s%s%s%s%s%s",
                              date ? "" : "Date: ", date ? "" : bh_date_mail(now, when),
-                             date ? "" : "\r\n", from ? "" : "From: <", from ? "" : s->sender,
+                             date ? "" : "\r\n", from ? "" : "From: <", from ? "" : sender,
                              from ? "" : ">\r\n", ended ? "" : "\r\n");
     char message_id[400] = "";
     if (!id) {
