@@ -1,5 +1,6 @@
 #include "daemon.h"
 
+#include "bh/log.h"
 #include "bh/tls.h"
 #include "confine.h"
 #include "control_peer.h"
@@ -70,6 +71,31 @@ enum bh_status daemon_load_config(const char *path, uint64_t generation, struct 
     }
     *config = parsed;
     return BH_OK;
+}
+
+void daemon_set_log_level(const struct bh_config *config)
+{
+    bh_log_set_level(config->engine.log == BH_LOG_SET_ERROR  ? BH_LOG_ERROR
+                     : config->engine.log == BH_LOG_SET_WARN ? BH_LOG_WARN
+                     : config->engine.log == BH_LOG_SET_INFO ? BH_LOG_INFO
+                                                             : BH_LOG_DEBUG);
+}
+
+bool daemon_waits_for_start(struct bh_slice setting)
+{
+    static const char *const names[] = {
+        "engine user",    "engine group",        "engine workers",
+        "engine control", "engine event-log",    "engine connections",
+        "engine sandbox", "engine sandbox-read", "engine core-dumps",
+        "listen",         "queue path",          "queue max-size",
+        "queue reserve",  "queue fresh-window",
+    };
+    for (size_t i = 0; i < BH_COUNT(names); i++) {
+        if (bh_slice_eq(setting, bh_slice_str(names[i]))) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* As intake does it, to say at once what it would find. */

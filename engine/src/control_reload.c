@@ -72,10 +72,13 @@ static void on_change(void *ctx, const struct bh_config_change *c)
         if (c->connector.len > 0 && bh_slice_eq(c->setting, BH_LIT("tls mode"))) {
             return; /* Told as "tls", with what it comes to. */
         }
-        fits = bh_buf_printf(&text, "%s%.*s %.*s   %.*s → %.*s%s",
-                             c->connector.len > 0 ? "connector " : "", BH_FMT(c->connector),
-                             BH_FMT(c->setting), BH_FMT(bh_slice_take(c->before, 500)),
-                             BH_FMT(bh_slice_take(c->after, 500)), tls_words(c->tls));
+        fits = bh_buf_printf(
+            &text, "%s%.*s%s%.*s   %.*s → %.*s%s%s", c->connector.len > 0 ? "connector " : "",
+            BH_FMT(c->connector), c->connector.len > 0 ? " " : "", BH_FMT(c->setting),
+            BH_FMT(bh_slice_take(c->before, 500)), BH_FMT(bh_slice_take(c->after, 500)),
+            tls_words(c->tls),
+            c->connector.len == 0 && daemon_waits_for_start(c->setting) ? "   (at the next start)"
+                                                                        : "");
         break;
     case BH_CHANGE_MOVED:
         fits = bh_buf_printf(&text, "domains %.*s   %.*s → %.*s%s", BH_FMT(c->setting),
@@ -400,6 +403,7 @@ static void put_in_force(struct bh_control_reply *reply)
     event_log_keep(server->daemon->events, config->engine.event_log_keep_ms,
                    config->engine.event_log_max_size);
     control_take_groups(server, config);
+    daemon_set_log_level(config);
     config_cell_set(&server->daemon->cell, config);
     bh_log(BH_LOG_INFO, "evt=reloaded generation=%llu", (unsigned long long)server->generation);
     /* The answer comes when the engine goes by it: what is sent after the answer meets the new

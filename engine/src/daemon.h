@@ -94,6 +94,11 @@ BH_MUST_USE enum bh_status daemon_load_config(const char *path, uint64_t generat
                                               struct bh_sandbox *sandbox,
                                               const struct bh_config **config,
                                               struct bh_config_errors *errors);
+/** Log as much as the configuration says, from now on. */
+void daemon_set_log_level(const struct bh_config *config);
+/** Is a change of this setting ("engine workers"; "listen" for a listener that comes or goes) kept
+ * only from the next start on? */
+bool daemon_waits_for_start(struct bh_slice setting);
 /** Warn of certificates and keys of listeners that cannot be loaded: after a reload these go on
  * with what they have. */
 void daemon_check_listeners(const struct bh_config *config, struct bh_config_errors *errors);

@@ -351,7 +351,13 @@ static void add_own(struct daemon *d, const struct bh_ip *ip, uint16_t port)
 
 static bool bind_listeners(struct daemon *d, const struct bh_config *config)
 {
-    for (size_t i = 0; i < config->listens_count && i < LISTENERS_MAX; i++) {
+    if (config->listens_count > LISTENERS_MAX) {
+        fprintf(stderr, "%.*s:%u: error: at most %d listeners\n",
+                BH_FMT(config->listens[LISTENERS_MAX].file),
+                (unsigned)config->listens[LISTENERS_MAX].line, LISTENERS_MAX);
+        return false;
+    }
+    for (size_t i = 0; i < config->listens_count; i++) {
         const struct bh_listen_config *listen = &config->listens[i];
         char error_text[512];
         struct bh_buf error = bh_buf(error_text, sizeof(error_text));
@@ -546,10 +552,7 @@ static bool open_event_log(struct daemon *d, const struct bh_config *config)
 static bool start(struct daemon *d)
 {
     const struct bh_config *config = get_config(d);
-    bh_log_set_level(config->engine.log == BH_LOG_SET_ERROR  ? BH_LOG_ERROR
-                     : config->engine.log == BH_LOG_SET_WARN ? BH_LOG_WARN
-                     : config->engine.log == BH_LOG_SET_INFO ? BH_LOG_INFO
-                                                             : BH_LOG_DEBUG);
+    daemon_set_log_level(config);
     d->worker_count = count_workers(config);
     raise_descriptors();
     bool ok = init_loop(d) && bind_listeners(d, config) && drop_privileges(d, config) &&

@@ -1,6 +1,7 @@
 """What an operator reads, as text: the first line answers the question, and the reason stands where
 one looks for it."""
 import os
+import re
 import socket
 import threading
 
@@ -167,6 +168,21 @@ defaults { retry slow; tls off }"""
         self.assertTrue(any("running configuration is untouched" in line for line in refused), refused)
         self.assertEqual("nothing changes", self.same_again()[1])
 
+    def test_a_reload_says_what_waits_for_a_start(self):
+        self.relay.blocks["engine"] = self.relay.blocks["engine"].replace("workers 2", "workers 3").replace(
+            "log debug", "log error")  # fmt: skip
+        self.relay.blocks["listen"] += "\nlisten [::1]:0 { relay-from ::1 }"
+        self.relay.write_config()
+        lines = self.say("reload")
+        self.assertIn("  ~ engine workers   2 → 3   (at the next start)", lines)
+        self.assertIn("  ~ engine log   debug → error", lines)
+        self.assertTrue(any("[::1]:0" in line and line.endswith("(at the next start)") for line in lines), lines)
+        mark = len(self.relay.lines)
+        self.send(self.relay, "you@bank.test")
+        self.remote.wait_messages(1)
+        self.relay.wait_empty()
+        self.assertEqual([], [line for line in self.relay.lines[mark:] if re.search("Z (debug|info) ", line)])
+
     def same_again(self):
         self.relay.blocks["connectors"] = self.relay.blocks["connectors"].replace("tls opportunistic", "tls encrypt")
         self.relay.write_config()
@@ -174,10 +190,11 @@ defaults { retry slow; tls off }"""
 
     def test_what_is_not_there_yet_is_refused(self):
         """A limit that would not be kept is an error at load, not a promise."""
-        self.relay.blocks["defaults"] = "defaults { limits { shared yes } }"
+        self.relay.blocks["defaults"] = "defaults { limits { shared yes; message-size 5M } }"
         self.relay.blocks["retry"] = ""
         self.relay.write_config()
         lines = self.say("reload", status=1)
-        self.assertTrue(any("'shared' is not supported by this version" in line for line in lines), lines)
+        for setting in ("shared", "message-size"):
+            self.assertTrue(any(f"'{setting}' is not supported by this version" in line for line in lines), lines)
         self.send(self.relay, "you@bank.test")
         self.remote.wait_messages(1)
