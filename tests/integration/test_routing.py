@@ -160,6 +160,22 @@ class ByMx(Case):
         daemon.ctl("flush", "--destination", "bank.test")
         partner.wait_messages(1)
 
+    def test_a_connector_asks_its_own_name_server(self):
+        """What it says of servers is for its mail alone; the rest of the block it shares with all others."""
+        inner = self.dns()
+        (partner,) = self.partners("127.0.0.2")
+        self.names.host_at("outer.test", "127.0.0.2")
+        inner.host_at("inner.test", "127.0.0.2")
+        daemon = self.by_mx(
+            partner.port,
+            inner=f"connector inner {{ domains inner.test; port {partner.port}; resolver {{ servers {inner.text} }} }}",
+        )
+        self.send(daemon, "a@inner.test")
+        self.send(daemon, "b@outer.test")
+        partner.wait_messages(2)
+        self.assertEqual({"inner.test"}, {name for name, kind, _ in inner.queries if kind == "MX"})
+        self.assertEqual({"outer.test"}, {name for name, kind, _ in self.names.queries if kind == "MX"})
+
     def test_knot(self):
         if not have("knotd"):
             self.skipTest("knotd is not installed")
