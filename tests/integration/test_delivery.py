@@ -2,7 +2,7 @@
 import threading
 
 from harness import Case, smarthost, tag
-from support.partner import DROP, HANG, Partner
+from support.partner import DROP, EXTENSIONS, HANG, Partner
 from support.senders import message
 
 
@@ -279,6 +279,50 @@ class Outcomes(Case):
         order = [m.addresses[0] for m in partner.messages]
         # What the busy one has of a turn is a lease, of 32 messages at most.
         self.assertLess(order.index("one@quiet.test"), 70)
+
+
+class Settings(Case):
+    """What a connector says of itself and of the protocol, as its partner sees it."""
+
+    def test_who_we_are(self):
+        """Source address and name; a message goes by its size, and by who sent it."""
+        partner = self.partner()
+        daemon = self.daemon("\n".join([
+            smarthost("out", partner, "source 127.0.0.7; helo out7.us.test"),
+            smarthost("large", partner, "source 127.0.0.8; helo large.us.test; size-above 50K"),
+            smarthost("lists", partner, "source 127.0.0.9; senders @lists.us.test; size-below 50K"),
+        ]))  # fmt: skip
+        self.send(daemon, "a@bank.test")
+        self.send(daemon, "b@bank.test", content=message(size=60_000))
+        self.send(daemon, "c@bank.test", sender="news@lists.us.test")
+        self.send(daemon, "d@bank.test", sender="news@lists.us.test", content=message(size=60_000))
+        partner.wait_messages(4)
+        self.assertEqual(
+            {"a@bank.test": ("127.0.0.7", "out7.us.test"), "b@bank.test": ("127.0.0.8", "large.us.test"),
+             "c@bank.test": ("127.0.0.9", "relay.us.test"), "d@bank.test": ("127.0.0.8", "large.us.test")},
+            {m.addresses[0]: (m.peer, m.hello) for m in partner.messages})  # fmt: skip
+
+    def test_what_is_switched_off_is_not_used(self):
+        partner = self.partner(extensions=(*EXTENSIONS, "CHUNKING"))
+        daemon = self.relay_to(partner, "chunking no; dsn-extension no; limits { messages-per-connection 1 }")
+        asked = {"options": ["ENVID=QQ314159", "BODY=8BITMIME"], "rcpt_options": ["NOTIFY=FAILURE"]}
+        for number in range(3):
+            self.send(daemon, f"r{number}@bank.test", content=message(body="gr\u00fc\u00dfe\r\n"), **asked)
+        partner.wait_messages(3)
+        self.assertEqual(3, partner.connections)
+        self.assertEqual((0, 3), (partner.count("bdat"), partner.count("data")))
+        for got in partner.messages:
+            self.assertIn("BODY=8BITMIME", got.sender_parameters)
+            self.assertNotIn("ENVID", got.sender_parameters)
+            self.assertEqual("", got.recipients[0][1])
+
+    def test_helo_only(self):
+        partner = self.partner()
+        daemon = self.relay_to(partner, "helo-only yes")
+        self.send(daemon)
+        (got,) = partner.wait_messages(1)
+        self.assertEqual((0, 1), (partner.count("ehlo"), partner.count("helo")))
+        self.assertEqual("", got.sender_parameters)
 
 
 class Tls(Case):

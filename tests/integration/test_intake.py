@@ -341,6 +341,64 @@ class Dialogue(Case):
         self.remote.wait_messages(1)
 
 
+class Limits(Case):
+    """What a listener says of limits and times, each with its reply."""
+
+    def setUp(self):
+        super().setUp()
+        self.relay = self.relay_to(self.partner(), listen="""listen 127.0.0.1:0 {
+    relay-from 127.0.0.0/8
+    max-hops 5
+    limits { sessions-per-client 2; line-length 512; commands 20 }
+}
+listen [::1]:0 {
+    relay-from ::1
+    timeouts { command 1s; data 1s }
+}
+listen 127.0.0.2:0 {
+    relay-from 127.0.0.0/8
+    timeouts { session 1s }
+}""")  # fmt: skip
+        self.relay.wait_until(lambda: len(self.relay.addresses) == 3, "three listeners")
+
+    def client(self, number):
+        client = RawClient(self.relay.addresses[number])
+        self.addCleanup(client.close)
+        client.hello()
+        return client
+
+    def test_counts(self):
+        client, _ = self.client(0), self.client(0)
+        with RawClient(self.relay.addresses[0]) as third:
+            self.assertEqual("421 4.7.0", third.reply().text[:9])
+            self.assertTrue(third.closed())
+        self.assertEqual(250, client.say("NOOP " + "a" * 500).code)
+        self.assertEqual("500 5.5.2", client.say("NOOP " + "a" * 510).text[:9])
+        for hops, reply in ((5, "250 2.0.0"), (6, "554 5.4.6")):
+            client.envelope("s@us.test", "a@bank.test")
+            self.assertEqual(reply, client.data(b"Received: by x\r\n" * hops + message()).text[:9])
+        said = 250
+        for _ in range(20):
+            said = client.say("NOOP")
+            if said.code != 250:
+                break
+        self.assertEqual("421 4.7.0", said.text[:9])
+        self.assertTrue(client.closed())
+
+    def test_times(self):
+        idle, writing = self.client(1), self.client(1)
+        writing.envelope("s@us.test", "a@bank.test")
+        self.assertEqual(354, writing.say("DATA").code)
+        for client in (idle, writing):
+            self.assertEqual("421 4.4.2", client.reply().text[:9])
+            self.assertTrue(client.closed())
+        busy = self.client(2)
+        said = busy.say("NOOP")
+        while said.code == 250:
+            said = busy.say("NOOP")
+        self.assertEqual("421 4.4.2", said.text[:9])
+
+
 class Submit(Case):
     def submit(self, daemon, *words, content=b"Subject: x\n\nhi\n"):
         # The configuration says port 0, so the port that the kernel chose is named.

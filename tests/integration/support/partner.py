@@ -31,6 +31,7 @@ class Message:
     hello: str
     client: str  # common name of the client's certificate
     user: str = ""  # as authenticated
+    peer: str = ""  # the address that it came from
 
     @property
     def addresses(self):
@@ -179,12 +180,13 @@ class Partner(Changing):
     def _accept(self, listener):
         while True:
             try:
-                connection, _ = listener.accept()
+                connection, peer = listener.accept()
             except OSError:
                 return
             with self.changed:
                 self.connections += 1
                 session = _Session(self, connection, self.connections)
+                session.peer = peer[0]
                 self.open_sessions.add(session)
                 self.most_open = max(self.most_open, len(self.open_sessions))
                 self.changed.notify_all()
@@ -222,6 +224,7 @@ class _End(Exception):
 class _Session:
     def __init__(self, partner, connection, number):
         self.partner, self.connection, self.number = partner, connection, number
+        self.peer = ""
         self.buffer = b""
         self.tls = ""
         self.hello = ""
@@ -478,7 +481,7 @@ class _Session:
 
     def finish(self, content):
         message = Message(self.sender, self.sender_parameters, list(self.recipients), content,
-                          self.tls, self.number, self.hello, self.client, self.user)  # fmt: skip
+                          self.tls, self.number, self.hello, self.client, self.user, self.peer)  # fmt: skip
         self.reset()
         self.partner.record(self.number, "dot", message.sender)
         replies = []
