@@ -171,6 +171,18 @@ retry short {
         self.assertNotIn(b"not a secret", reports["failed@quiet.test"])
         self.assertIn(b"not a secret", reports["failed@bank.test"])
 
+    def test_a_double_bounce_without_a_postmaster_is_held(self):
+        partner = self.partner()
+        partner.on("rcpt", "550 5.1.1 nobody", match="gone@|sender@")
+        daemon = self.daemon(smarthost("out", partner), start=False)
+        daemon.blocks["engine"] = daemon.blocks["engine"].replace("postmaster postmaster@us.test", "")
+        daemon.start()
+        self.send(daemon, "gone@bank.test")
+        (row,) = daemon.wait_listed(1, "--state", "held")
+        self.assertIn("no postmaster is configured", str(daemon.ctl("why", row["id"])))
+        self.assertEqual(1, partner.count("rcpt", "sender@us.test"))
+        self.assertEqual([], partner.messages)
+
     def test_dead_letter_hold(self):
         """Kept for somebody to look at, though there is a postmaster; released, it goes to him."""
         partner = self.partner()
@@ -181,6 +193,7 @@ retry short {
         self.send(daemon, "gone@bank.test")
         (row,) = daemon.wait_listed(1, "--state", "held")
         self.assertIn("dead-letter hold", str(daemon.ctl("why", row["id"])))
+        self.assertIn("1 message is held: bhctl list --state held", daemon.ctl_run("status", options=()).stdout)
         self.assertNotIn("postmaster@us.test", partner.addresses())
         daemon.ctl("release", "--id", row["id"])
         partner.wait_until(lambda: "postmaster@us.test" in partner.addresses(), "the double bounce")

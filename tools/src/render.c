@@ -152,6 +152,11 @@ static void put_total_line(const struct output *out, const json_t *end, bool run
     printf(", %" PRId64 " backing off, %" PRId64 " held, %" PRId64 " parked\n",
            row_number(end, "destinations_backoff"), row_number(end, "destinations_held"),
            row_number(end, "destinations_parked"));
+    const int64_t held = row_number(end, "held");
+    if (held > 0) { /* dead letters among them, whose destination shows nothing of it */
+        printf("%" PRId64 " message%s held: bhctl list --state held\n", held,
+               held == 1 ? " is" : "s are");
+    }
     if (row_flag(end, "intake_paused") && row_text(end, "paused_by")[0] != '\0') {
         printf("intake is paused by ");
         put_safe(stdout, row_text(end, "paused_by"));
