@@ -50,7 +50,8 @@ static void hold_text(const struct output *out, const json_t *row, char text[LIN
 
 #define FORECAST_FROM_MS 10000 /* what drains sooner needs no forecast */
 
-/* "4,812 queued, 40/min, drains in 2 h, 37 expire before"; empty where it is nothing to speak of. */
+/* "4,812 queued, 40/min, drains in 2 h, 37 expire before"; empty where it is nothing to speak of.
+ */
 static void forecast_text(const json_t *row, char *text, size_t len)
 {
     const json_t *forecast = json_object_get(row, "forecast");
@@ -70,7 +71,9 @@ static void forecast_text(const json_t *row, char *text, size_t len)
     text_count((uint64_t)((hourly + in_unit / 2) / in_unit), rate);
     snprintf(text, len, "   %s queued, %s%s/%s, drains in %s%s%s%s",
              text_count((uint64_t)row_number(forecast, "messages"), queued),
-             strcmp(row_text(forecast, "by"), "limit") == 0 ? "at most " : hourly == 0 ? "<" : "",
+             strcmp(row_text(forecast, "by"), "limit") == 0 ? "at most "
+             : hourly == 0                                  ? "<"
+                                                            : "",
              hourly == 0 ? "1" : rate, unit, text_span(drains, span), expire > 0 ? ", " : "",
              expire > 0 ? text_count((uint64_t)expire, old) : "",
              expire > 0 ? " expire before" : "");
