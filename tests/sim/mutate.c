@@ -52,6 +52,8 @@ static const struct {
                               "clear text is granted where the demand wants TLS, and used"},
     [MUTATE_SKIPPED_AT_ONCE] = {"skipped-at-once",
                                 "what a bulk job means is looked for again without a pause"},
+    [MUTATE_DUE_TIMES_STAY] = {"due-times-stay",
+                               "after a step of the clock backwards due times are of the old one"},
     [MUTATE_DANE_MISMATCH] = {"dane-mismatch", "a key that no TLSA record names is accepted"},
     [MUTATE_DANE_UNUSABLE] = {"dane-unusable", "TLSA records that can't be used count as none"},
     [MUTATE_BOGUS_IS_NONE] = {"bogus-is-none", "a forged answer for TLSA counts as no records"},
@@ -248,6 +250,17 @@ BEFORE(void, bh_sched_set_held,
        (struct bh_sched * s, uint32_t destination, bool held, struct bh_now now))
 {
     __real_bh_sched_set_held(s, destination, held && !mutated(MUTATE_HOLD_IGNORED), now);
+}
+
+BEFORE(enum bh_status, bh_queue_redate_slice,
+       (struct bh_queue * q, struct bh_kv_txn *txn, struct bh_now now, size_t rows_max,
+        struct bh_redate_pass *pass, uint32_t *ids, size_t *count))
+{
+    if (mutated(MUTATE_DUE_TIMES_STAY)) {
+        *count = 0;
+        return BH_OK;
+    }
+    return __real_bh_queue_redate_slice(q, txn, now, rows_max, pass, ids, count);
 }
 
 BEFORE(void, bh_sched_item_skipped,

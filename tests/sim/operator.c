@@ -273,8 +273,12 @@ void operators_heal(void)
     reload(true);
     ask("{\"verb\":\"resume\"}", NULL, true);
     ask("{\"verb\":\"release\",\"args\":{\"all\":true}}", NULL, true);
-    world.last_flush_us = sim_now_us();
-    ask("{\"verb\":\"flush\",\"args\":{\"all\":true}}", NULL, true);
+    if (sim_seed % 2 == 0) { /* in the others the queue drains by itself */
+        world.last_flush_us = sim_now_us();
+        ask("{\"verb\":\"flush\",\"args\":{\"all\":true}}", NULL, true);
+    } else {
+        heals_left--;
+    }
 }
 
 bool operators_busy(void)

@@ -208,8 +208,9 @@ static void step_clock(void *ctx)
 {
     (void)ctx;
     if (world.faults) {
-        const int64_t by =
-            (int64_t)sim_range(CHANCE_WORLD, 1, 7200000) * (sim_chance(CHANCE_WORLD, 500) ? 1 : -1);
+        const uint64_t ms = sim_range(CHANCE_WORLD, 1, 7200000);
+        const int64_t by = (int64_t)(ms % 4 == 0 ? ms * 18 : ms) * /* hours, at times days */
+                           (sim_chance(CHANCE_WORLD, 500) ? 1 : -1);
         world.clock_stepped = true;
         sim_step_wall(by);
     }
