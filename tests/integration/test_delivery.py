@@ -316,6 +316,23 @@ class Settings(Case):
             self.assertNotIn("ENVID", got.sender_parameters)
             self.assertEqual("", got.recipients[0][1])
 
+    def test_what_is_switched_off_returns_no_mail(self):
+        """The partner would take it: that is our configuration, and waits for whoever mends it."""
+        partner = self.partner()
+        daemon = self.relay_to(partner, "8bitmime no; smtputf8 no")
+        eight = self.send(daemon, "eight@bank.test", options=["BODY=8BITMIME"], content=message(body="gr\u00fc\u00dfe\r\n"))
+        utf8 = self.send(daemon, "utf8@bank.test", options=["SMTPUTF8"], sender="s\u00e4nder@us.test")
+        daemon.wait_listed(2, "--state", "held")
+        for queue_id, word in ((eight, "8BITMIME"), (utf8, "SMTPUTF8")):
+            self.assertIn(f"needs {word}, which its connector switches off", str(daemon.ctl("why", queue_id)))
+        self.assertEqual([], partner.messages)
+        daemon.blocks["connectors"] = smarthost("out", partner)
+        daemon.write_config()
+        daemon.ctl("reload")
+        daemon.ctl("release", "--all")
+        partner.wait_messages(2)
+        self.assertEqual(["eight@bank.test", "utf8@bank.test"], partner.addresses())
+
     def test_helo_only(self):
         partner = self.partner()
         daemon = self.relay_to(partner, "helo-only yes")

@@ -61,8 +61,21 @@ static bool needs_utf8(const struct bh_envelope *envelope, const struct bh_recip
     return envelope->smtputf8 || has_high(envelope->sender) || has_high(recipient->address);
 }
 
+/* An extension is missing. Where the peer offers it, our own configuration is in the way: that
+ * returns no mail, it waits for an operator. */
+static enum bh_happened misses(const struct bh_client *c, uint32_t extension,
+                               enum bh_happened theirs, struct bh_slice ours, struct bh_slice *text)
+{
+    if ((c->switched_off & extension) == 0) {
+        return theirs;
+    }
+    *text = ours;
+    return BH_HAPPENED_BAD_CONTENT;
+}
+
+/* @param text set where there is more to say */
 static enum bh_happened why_not(const struct bh_client *c, const struct bh_envelope *envelope,
-                                const struct bh_recipient *recipient)
+                                const struct bh_recipient *recipient, struct bh_slice *text)
 {
     const struct bh_ehlo *ehlo = &c->facts.ehlo;
     if (envelope->requiretls &&
@@ -70,6 +83,11 @@ static enum bh_happened why_not(const struct bh_client *c, const struct bh_envel
         /* What we could not find out is no reason to return mail. */
         const bool ours =
             c->facts.tls && c->options->route_unknown && bh_client_has(c, BH_EXT_REQUIRETLS);
+        if (ours) {
+            *text = BH_LIT("REQUIRETLS needs a proven route, and whether this one is can't be "
+                           "known while our resolver has not passed its self-test, or our store "
+                           "can't be read");
+        }
         return ours ? BH_HAPPENED_OUR_CONFIG : BH_HAPPENED_NEEDS_REQUIRETLS;
     }
     if (ehlo->size > 0 && envelope->size > ehlo->size) {
@@ -80,10 +98,12 @@ static enum bh_happened why_not(const struct bh_client *c, const struct bh_envel
         return BH_HAPPENED_BAD_CONTENT;
     }
     if (needs_utf8(envelope, recipient) && !bh_client_has(c, BH_EXT_SMTPUTF8)) {
-        return BH_HAPPENED_NEEDS_SMTPUTF8;
+        return misses(c, BH_EXT_SMTPUTF8, BH_HAPPENED_NEEDS_SMTPUTF8,
+                      BH_LIT("it needs SMTPUTF8, which its connector switches off"), text);
     }
     if (envelope->body == BH_BODY_8BITMIME && !bh_client_has(c, BH_EXT_8BITMIME)) {
-        return BH_HAPPENED_NEEDS_8BITMIME;
+        return misses(c, BH_EXT_8BITMIME, BH_HAPPENED_NEEDS_8BITMIME,
+                      BH_LIT("it needs 8BITMIME, which its connector switches off"), text);
     }
     return BH_HAPPENED_REPLY;
 }
@@ -95,16 +115,13 @@ bool bh_client_preflight(struct bh_client *c, struct bh_client_txn *txn)
         if (txn->results[i].step != BH_RCPT_NEW) {
             continue;
         }
-        const enum bh_happened why = why_not(c, txn->envelope, &txn->recipients[i]);
+        struct bh_slice text = BH_EMPTY;
+        const enum bh_happened why = why_not(c, txn->envelope, &txn->recipients[i], &text);
         if (why == BH_HAPPENED_REPLY) {
             any = true;
         } else {
             struct bh_outcome outcome = bh_client_outcome(c, BH_STAGE_MAIL, why);
-            if (why == BH_HAPPENED_OUR_CONFIG) {
-                outcome.text = BH_LIT("REQUIRETLS needs a proven route, and whether this one is "
-                                      "can't be known while our resolver has not passed its "
-                                      "self-test, or our store can't be read");
-            }
+            outcome.text = text.len > 0 ? text : outcome.text;
             bh_client_decide(c, txn, i, &outcome);
         }
     }

@@ -225,6 +225,7 @@ static void on_ehlo_reply(struct bh_client *c, const struct bh_reply *reply)
     c->facts.ehlo = (struct bh_ehlo){0}; /* what was said before TLS is forgotten (RFC 3207 4.2) */
     if (reply->code / 100 == 2) {
         bh_ehlo_parse(reply, &c->facts.ehlo);
+        c->switched_off = c->facts.ehlo.extensions & c->options->extensions_off;
         c->facts.ehlo.extensions &= ~c->options->extensions_off;
         c->facts.esmtp = true;
         on_introduced(c);

@@ -240,6 +240,7 @@ struct bh_client {
     enum bh_client_phase phase;
     enum bh_client_step step;
     struct bh_client_facts facts;
+    uint32_t switched_off; /* offered, and not used: extensions_off */
 
     struct bh_client_txn *txns[BH_CLIENT_TXNS_MAX]; /* oldest first */
     uint32_t count;
