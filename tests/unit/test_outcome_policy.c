@@ -84,6 +84,7 @@ static const struct {
     {H(TLS_NOT_OFFERED), S(STARTTLS), 0, "", "temporary host theirs next 4.7.4"},
     {H(TLS_FAILED), S(TLS), 0, "", "temporary host theirs next 4.7.5"},
     {H(TLS_UNVERIFIED), S(TLS), 0, "", "temporary host theirs next 4.7.5"},
+    {H(TLS_UNVERIFIED), S(AUTH), 0, "", "temporary connector ours next 4.7.5"},
     {H(AUTH_NOT_OFFERED), S(AUTH), 0, "", "temporary connector ours next 4.7.4"},
     {H(TOO_BIG), S(MAIL), 0, "", "permanent message theirs next 5.3.4"},
     {H(NEEDS_8BITMIME), S(MAIL), 0, "", "permanent message theirs next 5.6.3"},

@@ -161,6 +161,14 @@ static const struct row rows[] = {
     /* ---- TLS and what the next hop can do ---- */
     {ALWAYS(BH_HAPPENED_TLS_NOT_OFFERED), TEMPORARY, HOST, THEIRS, true, {4, 7, 4}},
     {ALWAYS(BH_HAPPENED_TLS_FAILED), TEMPORARY, HOST, THEIRS, true, {4, 7, 5}},
+    /* The connector has credentials and demands nothing that would prove who gets them: what it
+     * demands is met, or the session would have ended at TLS. */
+    {EVENT(BH_HAPPENED_TLS_UNVERIFIED, BH_STAGE_AUTH, BH_STAGE_AUTH),
+     TEMPORARY,
+     CONNECTOR,
+     OURS,
+     true,
+     {4, 7, 5}},
     {ALWAYS(BH_HAPPENED_TLS_UNVERIFIED), TEMPORARY, HOST, THEIRS, true, {4, 7, 5}},
     {ALWAYS(BH_HAPPENED_AUTH_NOT_OFFERED), TEMPORARY, CONNECTOR, OURS, true, {4, 7, 4}},
     {ALWAYS(BH_HAPPENED_TOO_BIG), PERMANENT, MESSAGE, THEIRS, true, {5, 3, 4}},
