@@ -210,7 +210,8 @@ void sts_on_row(struct sts_domain *d, enum bh_status status, struct bh_slice row
         return; /* stopped meanwhile */
     }
     if (status == BH_OK) {
-        const enum bh_status read = bh_sts_entry_load(&d->entry, row, sts_now(sts));
+        const enum bh_status read = bh_sts_entry_load(
+            &d->entry, row, sts->options.clock_suspect(sts->options.ctx), sts_now(sts));
         if (read != BH_OK) {
             bh_log(BH_LOG_ERROR, "evt=sts_row_unreadable domain=%s error=\"%s\"", d->name,
                    bh_status_name(read));

@@ -34,7 +34,7 @@ struct sts_options {
     void (*post)(void *ctx, struct engine_call *call);
     uint64_t *pending; /* counts tasks of the store whose answer is such a call */
     int64_t (*unix_ms)(void *ctx);
-    bool (*clock_suspect)(void *ctx); /* it stepped: nothing is thrown away for its age */
+    bool (*clock_suspect)(void *ctx); /* it stepped: nothing ends, or is thrown away, for its age */
     void *ctx;
 };
 

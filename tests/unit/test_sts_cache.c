@@ -136,8 +136,8 @@ static void unreadable(void **unused)
     (void)unused;
     struct bh_sts_entry e;
     bh_sts_entry_init(&e, at(0));
-    assert_int_equal(bh_sts_entry_load(&e, BH_LIT("\x02later"), at(0)), BH_EVERSION);
-    assert_int_equal(bh_sts_entry_load(&e, BH_LIT("\x01torn"), at(0)), BH_ECORRUPT);
+    assert_int_equal(bh_sts_entry_load(&e, BH_LIT("\x02later"), false, at(0)), BH_EVERSION);
+    assert_int_equal(bh_sts_entry_load(&e, BH_LIT("\x01torn"), false, at(0)), BH_ECORRUPT);
     bh_sts_entry_begin(&e, true, at(0));
     assert_int_equal(bh_sts_entry_on_record(&e, BH_STS_ABSENT, BH_EMPTY, BH_EMPTY, at(0)),
                      BH_STS_ANSWER);
@@ -189,7 +189,7 @@ static void rows(void **unused)
     assert_int_equal(read.used_unix_ms, T0 + 3);
     struct bh_sts_entry e;
     bh_sts_entry_init(&e, at(0));
-    assert_int_equal(bh_sts_entry_load(&e, bh_buf_slice(&out), at(0)), BH_OK);
+    assert_int_equal(bh_sts_entry_load(&e, bh_buf_slice(&out), false, at(0)), BH_OK);
     bh_sts_entry_fini(&e);
     for (size_t cut = 0; cut < 200; cut++) {
         bh_arena_reset(&arena);
@@ -197,6 +197,30 @@ static void rows(void **unused)
     }
     assert_int_equal(bh_sts_row_read(bh_slice(octets, out.len - 1), &arena, &read), BH_ECORRUPT);
     bh_arena_fini(&arena);
+}
+
+/* A policy ends by its age, not by a step of the clock, be it before its row is read. */
+static void a_clock_that_has_stepped(void **unused)
+{
+    (void)unused;
+    static char octets[BH_STS_ROW_MAX];
+    struct bh_buf out = bh_buf(octets, sizeof(octets));
+    struct bh_sts_entry e;
+    const int64_t later = 30 * BH_DAY_MS;
+    bh_sts_entry_init(&e, at(0));
+    assert_int_equal(seen(&e, "1", 0), BH_STS_FETCH);
+    assert_int_equal(body(&e, ENFORCE, 0), BH_OK);
+    assert_int_equal(bh_sts_entry_write(&e, at(0), &out), BH_OK);
+
+    assert_int_equal(bh_sts_entry_load(&e, bh_buf_slice(&out), false, at(later)), BH_OK);
+    assert_false(bh_sts_entry_valid(&e, at(later)));
+    assert_int_equal(bh_sts_entry_load(&e, bh_buf_slice(&out), true, at(later)), BH_OK);
+    assert_true(bh_sts_entry_valid(&e, at(later)));
+    bh_sts_entry_begin(&e, true, at(later));
+    assert_int_equal(fact_of(&e, later).policy.mode, BH_STS_MODE_ENFORCE);
+    assert_true(bh_sts_entry_valid(&e, at(later + BH_DAY_MS - 1)));
+    assert_false(bh_sts_entry_valid(&e, at(later + BH_DAY_MS)));
+    bh_sts_entry_fini(&e);
 }
 
 static void refreshes(void **unused)
@@ -266,7 +290,8 @@ static void restart(struct model *m)
     }
     bh_sts_entry_init(&m->e, now_of(m));
     if (m->row_len > 0) {
-        assert_int_equal(bh_sts_entry_load(&m->e, bh_slice(m->row, m->row_len), now_of(m)), BH_OK);
+        assert_int_equal(bh_sts_entry_load(&m->e, bh_slice(m->row, m->row_len), false, now_of(m)),
+                         BH_OK);
         m->began_ms = m->now_ms;
     }
     m->failed_ms = INT64_MIN / 2; /* that of a domain without policy is forgotten */
@@ -376,7 +401,7 @@ int main(void)
         cmocka_unit_test(first_contact), cmocka_unit_test(a_valid_policy),
         cmocka_unit_test(no_age),        cmocka_unit_test(unreadable),
         cmocka_unit_test(rows),          cmocka_unit_test(refreshes),
-        cmocka_unit_test(never_weaker),
+        cmocka_unit_test(never_weaker),  cmocka_unit_test(a_clock_that_has_stepped),
     };
     return cmocka_run_group_tests_name("sts_cache", tests, NULL, NULL);
 }

@@ -29,7 +29,18 @@ static int64_t not_after(int64_t unix_ms, int64_t limit)
     return unix_ms < limit ? unix_ms : limit;
 }
 
-enum bh_status bh_sts_entry_load(struct bh_sts_entry *e, struct bh_slice octets, struct bh_now now)
+static int64_t newest_of(const struct bh_sts_row *row)
+{
+    const int64_t times[] = {row->checked_unix_ms, row->failed_unix_ms, row->used_unix_ms};
+    int64_t newest = row->fetched_unix_ms;
+    for (size_t i = 0; i < BH_COUNT(times); i++) {
+        newest = times[i] > newest ? times[i] : newest;
+    }
+    return newest;
+}
+
+enum bh_status bh_sts_entry_load(struct bh_sts_entry *e, struct bh_slice octets, bool clock_suspect,
+                                 struct bh_now now)
 {
     struct bh_slice kept;
     struct bh_sts_row row;
@@ -50,6 +61,9 @@ enum bh_status bh_sts_entry_load(struct bh_sts_entry *e, struct bh_slice octets,
     row.checked_unix_ms = not_after(row.checked_unix_ms, now.unix_ms);
     row.failed_unix_ms = not_after(row.failed_unix_ms, now.unix_ms);
     row.used_unix_ms = not_after(row.used_unix_ms, now.unix_ms);
+    if (clock_suspect) {
+        e->began.unix_ms = newest_of(&row);
+    }
     e->row = row;
     set_trouble(e, row.trouble);
     return BH_OK;

@@ -7,8 +7,9 @@
  *   4. bh_sts_entry_fact is what is in force; with `dirty`, store what bh_sts_entry_write gives
  *
  * Time: the wall clock is read once, when the entry begins; from then on its time runs with the
- * monotonic clock, so that no step of the wall clock makes a policy live longer or shorter. A
- * stored time that lies in the future counts as now: no policy outlives its max_age from here. */
+ * monotonic clock, so that no step of the wall clock makes a policy live longer or shorter; nor
+ * does one before the entry began, while it is known of (clock_suspect). A stored time that lies in
+ * the future counts as now: no policy outlives its max_age from here. */
 #pragma once
 
 #include "bh/buf.h"
@@ -64,9 +65,14 @@ struct bh_sts_entry {
 void bh_sts_entry_init(struct bh_sts_entry *entry, struct bh_now now);
 void bh_sts_entry_fini(struct bh_sts_entry *entry);
 /** Take over a stored row. One that can't be read is remembered as such: until a policy is fetched
- * nobody knows what is in force. @return as bh_sts_row_read */
+ * nobody knows what is in force.
+ *
+ * @param clock_suspect  the wall clock has stepped, and nobody has confirmed it: no policy ends by
+ *                       that. What the row itself knows of the time counts instead, so that its age
+ *                       goes on from when it was last written
+ * @return as bh_sts_row_read */
 BH_MUST_USE enum bh_status bh_sts_entry_load(struct bh_sts_entry *entry, struct bh_slice octets,
-                                             struct bh_now now);
+                                             bool clock_suspect, struct bh_now now);
 /** A lookup begins. @param used  for mail, not by the daily renewal */
 void bh_sts_entry_begin(struct bh_sts_entry *entry, bool used, struct bh_now now);
 
