@@ -111,21 +111,19 @@ static void roll_key(unsigned number)
 /* The rest of a roll-over: the new key, and some time later only its record. */
 static void finish_rollover(void *ctx)
 {
-    const unsigned *number = ctx;
+    const struct host *host = ctx;
     if (world.faults) {
-        publish_tlsa(*number, TLSA_GOOD);
+        publish_tlsa(host->number, TLSA_GOOD);
     }
 }
 
 static void roll_over(void *ctx)
 {
-    const unsigned *number = ctx;
-    unsigned *copy = sim_alloc(sizeof(*copy));
-    *copy = *number;
+    struct host *host = ctx;
     if (world.faults) {
-        roll_key(*number);
+        roll_key(host->number);
     }
-    sim_after_own(2 * published.ttl_s * SIM_SECOND, finish_rollover, copy);
+    sim_after(2 * published.ttl_s * SIM_SECOND, finish_rollover, host);
 }
 
 /* ---- MTA-STS ---- */
@@ -199,13 +197,10 @@ static void change(void *ctx)
     case 0:
         publish_tlsa(host, pick_tlsa());
         break;
-    case 1: { /* as it should be done */
-        unsigned *number = sim_alloc(sizeof(*number));
-        *number = host;
+    case 1: /* as it should be done */
         publish_tlsa(host, TLSA_BOTH);
-        sim_after_own(2 * published.ttl_s * SIM_SECOND, roll_over, number);
+        sim_after(2 * published.ttl_s * SIM_SECOND, roll_over, &world.hosts[host]);
         break;
-    }
     case 2: /* and as it is done */
         roll_key(host);
         break;
