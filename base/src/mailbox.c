@@ -14,6 +14,7 @@ struct bh_mailbox {
     struct bh_letter **last;
     size_t entries; /* letters and reservations */
     size_t bytes;
+    size_t letters, letter_bytes; /* of these, without reservations */
     size_t entries_max;
     size_t bytes_max;
     bool waiting; /* the reader sleeps in bh_mailbox_wait */
@@ -59,6 +60,8 @@ static void append_and_unlock(struct bh_mailbox *box, struct bh_letter *letter)
     letter->next = NULL;
     *box->last = letter;
     box->last = &letter->next;
+    box->letters++;
+    box->letter_bytes += letter->bytes;
     if (box->waiting) {
         pthread_cond_signal(&box->posted);
     }
@@ -130,11 +133,11 @@ struct bh_letter *bh_mailbox_take_all(struct bh_mailbox *box)
 {
     pthread_mutex_lock(&box->lock);
     struct bh_letter *letters = box->first;
-    for (const struct bh_letter *letter = letters; letter != NULL; letter = letter->next) {
-        BH_ASSERT(box->entries > 0 && box->bytes >= letter->bytes);
-        box->entries--;
-        box->bytes -= letter->bytes;
-    }
+    BH_ASSERT(box->entries >= box->letters && box->bytes >= box->letter_bytes);
+    box->entries -= box->letters; /* not one by one: who posts waits for the lock meanwhile */
+    box->bytes -= box->letter_bytes;
+    box->letters = 0;
+    box->letter_bytes = 0;
     box->first = NULL;
     box->last = &box->first;
     pthread_mutex_unlock(&box->lock);

@@ -253,9 +253,11 @@ static void on_timer(uv_timer_t *timer)
 void engine_act(struct engine *e)
 {
     struct bh_sched_action action;
-    while (bh_sched_next(e->sched, &action)) {
-        act(e, &action);
-    }
+    do {
+        while (bh_sched_next(e->sched, &action)) {
+            act(e, &action);
+        }
+    } while (outgoing_load(e)); /* what could not be loaded makes new actions */
 }
 
 void engine_pump(struct engine *e)

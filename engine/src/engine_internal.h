@@ -167,10 +167,13 @@ struct engine {
     uint64_t next_number; /* of sessions */
     uint32_t next_worker;
 
-    struct settle_batch *batch;    /* being filled */
-    struct settle_batch *failed;   /* to be tried again */
-    bool hurried;                  /* the drain timeout is over */
-    struct lease_item *unjudged;   /* for want of memory */
+    struct settle_batch *batch;  /* being filled */
+    struct settle_batch *failed; /* to be tried again */
+    bool hurried;                /* the drain timeout is over */
+    struct lease_item *unjudged; /* for want of memory */
+    struct lease *loading;       /* made, to be loaded together */
+    struct lease **loading_end;
+    uint64_t loading_bytes;
     struct lease_item *unbatched;  /* judged, and without a batch for want of memory */
     struct lease_item *unfollowed; /* owed a bulk job, which waits for memory or disk */
     bool sweeping;                 /* jobs that are done are being removed */
@@ -395,6 +398,9 @@ void eposture_note(struct engine *e, const struct worker_session *s);
 void outgoing_open(struct engine *e, const struct bh_sched_action *action);
 void outgoing_close(struct engine *e, uint32_t id);
 void outgoing_lease(struct engine *e, const struct bh_sched_action *action);
+/** Leases that were made since the last time go to a reader. @return true if they could not: that
+ * has been told to the scheduler, which may have new actions */
+bool outgoing_load(struct engine *e);
 void outgoing_on_loaded(struct engine *e, struct lease *lease);
 void outgoing_on_ready(struct engine *e, struct worker_session *s);
 void outgoing_on_item(struct engine *e, struct lease_item *item);

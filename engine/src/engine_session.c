@@ -9,6 +9,10 @@
 #include "bh/wire.h"
 #include "probe.h"
 
+/* Content that one reader loads in one go; more is shared out. A thousand domains make leases of a
+ * message each, and a reader that is woken for each of them wakes us as often. */
+#define LOADED_TOGETHER_MAX BH_LEASE_BYTES_MAX
+
 static struct session_info *find_session(struct engine *e, uint32_t id)
 {
     unsigned char key[4];
@@ -289,12 +293,40 @@ void outgoing_lease(struct engine *e, const struct bh_sched_action *action)
         info->lease = lease;
         lease->open++;
     }
-    if (lease->count == 0 || lease_load(lease, e->options.store) != BH_OK) {
+    if (lease->count == 0) {
+        outgoing_on_loaded(e, lease);
+        return;
+    }
+    if (e->loading == NULL) {
+        e->loading_end = &e->loading;
+    }
+    *e->loading_end = lease;
+    e->loading_end = &lease->also;
+    for (uint32_t i = 0; i < lease->count; i++) {
+        e->loading_bytes += lease->items[i].sched->size;
+    }
+    if (e->loading_bytes >= LOADED_TOGETHER_MAX) {
+        (void)outgoing_load(e); /* what fails of it is looked at by the one who pulls on */
+    }
+}
+
+bool outgoing_load(struct engine *e)
+{
+    struct lease *lease = e->loading;
+    e->loading = NULL;
+    e->loading_bytes = 0;
+    if (lease == NULL || lease_load(lease, e->options.store) == BH_OK) {
+        return false;
+    }
+    while (lease != NULL) {
+        struct lease *also = lease->also;
         for (uint32_t i = 0; i < lease->count; i++) {
             lease->items[i].what = LEASE_FAILED;
         }
         outgoing_on_loaded(e, lease);
+        lease = also;
     }
+    return true;
 }
 
 static struct judge_context context_of(struct engine *e, const struct lease_item *item,

@@ -221,12 +221,9 @@ static enum bh_status read_part(struct bh_kv_txn *txn, struct lease *lease, stru
     return status;
 }
 
-static enum bh_status run_load(struct bh_store_task *task, struct bh_queue *q,
-                               struct bh_kv_txn *txn)
+static void load_one(struct lease *lease, struct bh_kv_txn *txn)
 {
-    struct lease *lease = BH_CONTAINER(task, struct lease, task);
     struct bh_arena scratch;
-    (void)q;
     bh_arena_init(&scratch, BH_QUEUE_ARENA);
     for (uint32_t i = 0; i < lease->count; i++) {
         struct lease_item *item = &lease->items[i];
@@ -245,18 +242,30 @@ static enum bh_status run_load(struct bh_store_task *task, struct bh_queue *q,
     }
     bh_inflight_handling(lease->inflight, store_thread_number(), BH_HANDLING_NOTHING, 0);
     bh_arena_fini(&scratch);
+}
+
+static enum bh_status run_load(struct bh_store_task *task, struct bh_queue *q,
+                               struct bh_kv_txn *txn)
+{
+    (void)q;
+    for (struct lease *lease = BH_CONTAINER(task, struct lease, task); lease != NULL;
+         lease = lease->also) {
+        load_one(lease, txn);
+    }
     return BH_OK;
 }
 
 static void done_load(struct bh_store_task *task, enum bh_status status)
 {
     struct lease *lease = BH_CONTAINER(task, struct lease, task);
-    if (status != BH_OK) {
-        for (uint32_t i = 0; i < lease->count; i++) {
+    while (lease != NULL) {
+        struct lease *also = lease->also; /* it is not ours any more once it is told of */
+        for (uint32_t i = 0; i < lease->count && status != BH_OK; i++) {
             lease->items[i].what = LEASE_FAILED;
         }
+        lease->loaded(lease);
+        lease = also;
     }
-    lease->loaded(lease);
 }
 
 enum bh_status lease_load(struct lease *lease, struct bh_store *store)

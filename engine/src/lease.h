@@ -88,6 +88,7 @@ struct lease_item {
 struct lease {
     struct bh_letter letter;
     struct bh_store_task task;
+    struct lease *also;                  /* loaded behind it, by the same task; NULL: none */
     void (*loaded)(struct lease *lease); /* on the reader's thread, after the load */
     void *owner;
     struct bh_inflight *inflight;   /* borrowed; where the reader says what it handles */
@@ -126,5 +127,6 @@ const struct bh_connector *lease_rules(const struct lease_item *item,
 /** The number of the calling thread of the store, for bh_inflight_handling: the first to ask has 0.
  */
 uint32_t store_thread_number(void);
-/** Load on a store reader; lease->loaded is called there. @return as bh_store_read */
+/** Load it, and what is chained behind it by `also`, on a store reader; lease->loaded is called
+ * there for each. @return as bh_store_read */
 BH_MUST_USE enum bh_status lease_load(struct lease *lease, struct bh_store *store);

@@ -213,8 +213,10 @@ BEFORE(enum bh_status, bh_queue_refill,
 
 BEFORE(enum bh_status, lease_load, (struct lease * lease, struct bh_store *store))
 {
-    for (uint32_t i = 0; mutated(MUTATE_EARLY_HAND_OUT) && i < lease->part_count; i++) {
-        lease->parts[i].early_ms = EARLY_MS;
+    for (struct lease *l = lease; mutated(MUTATE_EARLY_HAND_OUT) && l != NULL; l = l->also) {
+        for (uint32_t i = 0; i < l->part_count; i++) {
+            l->parts[i].early_ms = EARLY_MS;
+        }
     }
     return __real_lease_load(lease, store);
 }
