@@ -1,5 +1,7 @@
 # bridgehead (a message is in a synced LMDB transaction before its 250; there is no other mode).
 # BENCH_BUILD: a release build. BRIDGEHEAD_CONNECTOR: more settings of its connector.
+# BRIDGEHEAD_TOTAL: outgoing connections in all (2,000: with the default of 500 a thousand domains take
+# them from each other, and each message opens one; Postfix and Haraka open one for each message anyway).
 # BRIDGEHEAD_CONC: most connections to one destination and to one host (20, as the other peers here).
 bh=${BENCH_BUILD:?}/engine/bridgehead
 bhctl=${BENCH_BUILD:?}/tools/bhctl
@@ -19,6 +21,7 @@ engine {
     hostname  bridgehead.bench.test
     control   $RUN/control
     event-log $RUN/log
+    connections ${BRIDGEHEAD_TOTAL:-2000}
     ${BRIDGEHEAD_ENGINE:-}
 }
 listen 127.0.0.1:$PORT {

@@ -85,27 +85,66 @@ def throughput(mode, sink_port):
     return scenario
 
 
+def at_rate(peer, sink, run, per_second):
+    """So many messages a second: latency of the 250, and from when it was due to delivery."""
+    before, count = sink.now().get("messages", 0), per_second * setting("SECONDS", 15)
+    peer.settle(10)
+    stretch = Stretch(peer.group)
+    sent = blast(run, count, name="rate", options=["-R", str(per_second)])
+    sink.wait_messages(before + count, min(15, left() - 5))
+    cost = stretch.end(count)
+    return {
+        "n": count, "rate": per_second, "accept_ms": sent["latency_ms"],
+        "delivered_ms": percentiles_ms(sink.arrivals("rate"), count),
+        "cpu_us_per_message": cost["cpu_us_per_message"], "cost": cost,
+    }  # fmt: skip
+
+
 def rate(name, run):
-    """Half of full load: latency of the 250, and from the 250 to delivery."""
-    per_second, seconds = setting("RATE", 100), setting("SECONDS", 15)
     start_name_server(run)
     peer = Peer(name, run, "smarthost", 2526)
     sink = Sink(run, 2526)
     peer.start()
     warm(sink, run, 300)
-    peer.settle(10)
-    stretch = Stretch(peer.group)
-    count = per_second * seconds
-    sent = blast(run, count, name="main", options=["-R", str(per_second)])
-    sink.wait_messages(300 + count, min(15, left() - 5))
-    cost = stretch.end(count)
-    figures = {
-        "n": count, "rate": per_second, "accept_ms": sent["latency_ms"],
-        "delivered_ms": percentiles_ms(sink.arrivals("main"), count),
-        "cpu_us_per_message": cost["cpu_us_per_message"], "cost": cost,
-    }  # fmt: skip
+    figures = at_rate(peer, sink, run, setting("RATE", 100))
     peer.end(sink)
     return figures
+
+
+def half(name, run):
+    """As `rate`, at half of what the peer did when it was given all it takes."""
+    count, first = setting("N", 20000), setting("WARM", 300)
+    start_name_server(run)
+    peer = Peer(name, run, "smarthost", 2526)
+    sink = Sink(run, 2526, count + first)
+    peer.start()
+    warm(sink, run, first)
+    full = through(peer, sink, run, count)
+    figures = at_rate(peer, sink, run, max(1, int(full["msgs_s"] / 2)))
+    figures["full_msgs_s"] = full["msgs_s"]
+    peer.end(sink)
+    return figures
+
+
+def spread(name, run):
+    """Delivered at the first attempt, for one domain and for many: what do many cost?"""
+    count, many = setting("N", 20000), setting("DOMAINS", 10000)
+    start_name_server(run)
+    peer = Peer(name, run, "smarthost", 2526)
+    sink = Sink(run, 2526, many + count)
+    peer.start()
+    wide = ["-d", str(many)]
+    warm(sink, run, many, options=wide)  # Each has had its first message.
+    for_many = through(peer, sink, run, count, options=wide)
+    sink.stop()
+    sink = Sink(run, 2526, count, name="sink-one")
+    for_one = through(peer, sink, run, count, options=["-d", "1"])
+    peer.end(sink)
+    return {
+        "n": count, "domains": many, "one": for_one, "many": for_many,
+        "complete": for_one["complete"] and for_many["complete"],
+        "growth": round(for_many["cpu_us_per_message"] / for_one["cpu_us_per_message"], 2),
+    }  # fmt: skip
 
 
 def tls(name, run):
@@ -433,6 +472,8 @@ SCENARIOS = {
     "smarthost": throughput("smarthost", 2526),
     "mx": throughput("mx", 25),
     "rate": rate,
+    "half": half,
+    "spread": spread,
     "tls": tls,
     "distant": distant,
     "throttled": throttled,
