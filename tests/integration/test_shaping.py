@@ -166,6 +166,31 @@ connector one {{
         text = daemon.ctl_run("queue", options=()).stdout
         self.assertIn("limited by: destination connections 1/1", text)
 
+    def adaptive(self, limits):
+        """A partner that takes 200 messages, and answers no more from then on."""
+        partner = self.partner()
+        stop = threading.Event()
+        self.addCleanup(stop.set)
+        partner.on("dot", lambda _: (stop.wait(), "250 2.0.0 taken")[1])
+        partner.on("dot", "250 2.0.0 taken", times=200)
+        daemon = self.relay_to(partner, f"limits {{ {limits} }}\n    on reply 450 \"/less/\" -> slow")
+        return partner, daemon
+
+    def test_connections_grow_to_the_ceiling(self):
+        partner, daemon = self.adaptive("initial 2; per-destination 9; adaptive yes; ceiling 4")
+        self.queue(daemon, [["you@bank.test"]] * 500)
+        partner.wait_messages(200)
+        self.row(daemon, "bank.test", "destination connections 4/4",
+                 {"by": "connections", "of": "destination", "used": 4, "max": 4, "half": False})  # fmt: skip
+        self.assertLessEqual(partner.most_open, 4)
+
+    def test_connections_shrink_to_the_floor(self):
+        partner, daemon = self.adaptive("initial 6; per-destination 6; adaptive yes; floor 3")
+        partner.on("rcpt", "450 4.7.0 less, please", times=1)
+        self.queue(daemon, [["you@bank.test"]] * 500)
+        self.row(daemon, "bank.test", "destination connections 3/3 (the partner asked for fewer)",
+                 {"by": "connections", "of": "destination", "used": 3, "max": 3, "half": False})  # fmt: skip
+
     def test_the_drain_is_forecast(self):
         """600 messages at 40 a minute, of which about 40 have their turn before they are a minute old."""
         partner = self.partner()

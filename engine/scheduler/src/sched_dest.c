@@ -59,8 +59,10 @@ void dest_arm_timer(struct bh_sched *s, struct dest *d)
         } else if (d->next_due_unix_ms != INT64_MAX) {
             at = sched_mono_of(s, d->next_due_unix_ms);
         }
-        const uint64_t paced = pace_ends_ms(s, d);
-        at = paced < at ? paced : at;
+        if ((d->pace_until_ms | d->open_at_ms) != 0) {
+            const uint64_t paced = pace_ends_ms(s, d);
+            at = paced < at ? paced : at;
+        }
     }
     if (d->idle_since_ms > 0 && d->idle_since_ms + DEST_IDLE_MS < at) {
         at = d->idle_since_ms + DEST_IDLE_MS;

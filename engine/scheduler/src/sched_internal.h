@@ -347,8 +347,14 @@ void detour_end_all(struct bh_sched *s, struct dest *d);
 uint32_t pace_window_max(struct bh_sched *s, struct dest *d);
 /** Fewer connections: half, but not below the floor. */
 void pace_shrink(struct dest *d);
+void flow_turn(const struct bh_sched *s, struct dest *d);
 /** It has got work, or has none left: the time without does not count. */
-void flow_look(const struct bh_sched *s, struct dest *d);
+static inline void flow_look(const struct bh_sched *s, struct dest *d)
+{
+    if ((d->items + d->detours + d->leased_count > 0) != (d->flow.idle_ms == 0)) {
+        flow_turn(s, d);
+    }
+}
 /** A message has left. */
 void flow_count(const struct bh_sched *s, struct dest *d);
 /** What left, and in what time. @return false: not enough to tell */
@@ -367,6 +373,12 @@ struct held_back {
     struct bucket *bucket; /* NULL: of the destination itself */
     bool ahead;            /* only since there are others on their way */
 };
+/** Is there any rate at all to look at? */
+static inline bool is_paced(const struct dest *d)
+{
+    return d->paced || d->connector->paced;
+}
+
 void rate_init(struct bucket buckets[BH_KINDS], struct connector *c, struct host *host);
 /** May a message of d go now, behind `ahead` others that are on their way?
  * @param host  NULL: not known yet

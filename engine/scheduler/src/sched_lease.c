@@ -22,9 +22,11 @@ enum refused {
     REFUSED_SESSION, /* the rate of the host: other sessions may go on */
 };
 
+/* The rest of it is read only where it says something of `by`. */
 static void limited_by(struct dest *d, enum bh_sched_limit by)
 {
-    d->limited = (struct bh_sched_limited){.by = by};
+    d->limited.by = by;
+    d->limited.half = false;
 }
 
 static void limited_by_rate(struct dest *d, const struct held_back *by)
@@ -136,7 +138,8 @@ static enum refused take(struct bh_sched *s, struct dest *d, struct making *m, u
         site_block(s, d->site);
         return REFUSED_SITE;
     }
-    if (!rate_allows_message(s, d, host, 0, &by)) {
+    const bool paced = is_paced(d);
+    if (paced && !rate_allows_message(s, d, host, 0, &by)) {
         return wait_for_rate(s, d, &by, m->soonest);
     }
     share = bounded(d, session, share);
@@ -147,13 +150,15 @@ static enum refused take(struct bh_sched *s, struct dest *d, struct making *m, u
             (m->bytes + size > BH_LEASE_BYTES_MAX || !memory_allows(s, size))) {
             break;
         }
-        if (count > 0 && !rate_allows_message(s, d, host, 0, &by)) {
+        if (paced && count > 0 && !rate_allows_message(s, d, host, 0, &by)) {
             break;
         }
         m->bytes += size;
         action->items[action->count++] = item;
         count++;
-        rate_spend_message(s, d, session, item->recipients);
+        if (paced) {
+            rate_spend_message(s, d, session, item->recipients);
+        }
         if (m->detours) {
             item_lease_detour(s, d, item, session);
         } else {
@@ -362,7 +367,8 @@ static bool may_open(struct bh_sched *s, struct dest *d, bool proven,
         limited_by(d, BH_LIMITED_BY_FIRST);
         return false;
     }
-    if (!rate_allows_message(s, d, NULL, d->opening, &by)) {
+    const bool paced = is_paced(d);
+    if (paced && !rate_allows_message(s, d, NULL, d->opening, &by)) {
         return wait_to_open(s, d, &by); /* a session without work would only stand idle */
     }
     if (!shared_allows(&c->limit, d->policy.connections_max, proven)) {
@@ -374,7 +380,7 @@ static bool may_open(struct bh_sched *s, struct dest *d, bool proven,
         want(s, d, BH_LIMITED_BY_TOTAL, &s->limit, s->params.sessions_max, longest_idle(s));
         return false;
     }
-    return rate_allows_connection(s, d, NULL, &by) || wait_to_open(s, d, &by);
+    return !paced || rate_allows_connection(s, d, NULL, &by) || wait_to_open(s, d, &by);
 }
 
 /* What keeps hosts from being chosen. */
@@ -424,7 +430,7 @@ static uint32_t choose_addresses(struct bh_sched *s, struct dest *d, bool proven
             chosen[count++] = a->address;
         } else if (!shared_allows(&host->limit, d->policy.per_host_max, proven)) {
             off->full = off->full != NULL ? off->full : host;
-        } else if (host_allows(s, d, host, off)) {
+        } else if (!is_paced(d) || host_allows(s, d, host, off)) {
             chosen[count++] = a->address;
         }
     }

@@ -63,16 +63,15 @@ void bh_sched_slow(struct bh_sched *s, uint32_t destination, struct bh_now now)
 #define FLOW_HALF_MS 150000
 #define FLOW_LEAST_MS 1000
 
-void flow_look(const struct bh_sched *s, struct dest *d)
+void flow_turn(const struct bh_sched *s, struct dest *d)
 {
     struct flow *f = &d->flow;
-    const bool has_work = d->items + d->detours + d->leased_count > 0;
-    if (has_work && f->idle_ms > 0) {
+    if (f->idle_ms > 0) {
         const uint64_t idle = s->now.mono_ms - f->idle_ms;
         f->since_ms += f->slot_ms > 0 ? idle : 0;
         f->slot_ms += f->slot_ms > 0 ? idle : 0;
         f->idle_ms = 0;
-    } else if (!has_work && f->idle_ms == 0) {
+    } else {
         f->idle_ms = sched_mark(s);
     }
 }

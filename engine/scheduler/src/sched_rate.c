@@ -88,11 +88,6 @@ static void give_back(struct gcra *g, const struct bh_sched_rate *rate, uint32_t
 
 /* ---- those of a message or a connection ---- */
 
-static bool is_paced(const struct dest *d)
-{
-    return d->paced || d->connector->paced;
-}
-
 static void hold_back(struct held_back *by, enum bh_sched_scope scope, enum bh_sched_kind kind,
                       uint64_t next, struct bucket *bucket)
 {
@@ -130,10 +125,10 @@ static void look_at_own(const struct bh_sched *s, struct dest *d, enum bh_sched_
 bool rate_allows_message(const struct bh_sched *s, struct dest *d, struct host *host,
                          uint32_t ahead, struct held_back *by)
 {
-    *by = (struct held_back){0};
     if (!is_paced(d)) {
         return true;
     }
+    *by = (struct held_back){0};
     for (enum bh_sched_kind kind = BH_PER_MESSAGE; kind <= BH_PER_RECIPIENT; kind++) {
         look_at_own(s, d, kind, ahead, by);
         if (host != NULL) {
@@ -151,10 +146,10 @@ bool rate_allows_message(const struct bh_sched *s, struct dest *d, struct host *
 bool rate_allows_connection(const struct bh_sched *s, struct dest *d, struct host *host,
                             struct held_back *by)
 {
-    *by = (struct held_back){0};
     if (!is_paced(d)) {
         return true;
     }
+    *by = (struct held_back){0};
     if (host != NULL) {
         look_at_host(s, d, host, BH_PER_CONNECTION, 0, by);
     } else {
