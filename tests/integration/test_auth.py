@@ -128,6 +128,26 @@ defaults { retry quick; tls off }"""
         self.assertEqual(1, sum(v.startswith("535") for _, _, v in partner.logins))
         self.secret_nowhere(daemon)
 
+    def test_a_refusal_is_the_connectors_not_the_domains(self):
+        """Thirty domains behind one smarthost try its password once together, not once each."""
+        partner = self.asking(users={"relay": "another"})
+        slow = """retry quick {
+    intervals 1h
+    destination-intervals 1h
+    glitch none
+    jitter 0%
+    expire 5d
+}
+defaults { retry quick; tls off }"""
+        daemon = self.relay_to(partner, self.policy("plain"), retry=slow)
+        for i in range(30):
+            self.send(daemon, f"you@d{i}.test")
+        daemon.until(lambda rows: sum("535" in str(row) for row in rows) == 30, "queue")
+        self.assertEqual(1, len(partner.logins), partner.logins)
+        self.send(daemon, "you@late.test")
+        daemon.until(lambda rows: sum("535" in str(row) for row in rows) == 31, "queue")
+        self.assertEqual(1, len(partner.logins), partner.logins)
+
     def test_not_offered_and_temporary_refusals_keep_the_mail(self):
         cases = {
             "none": (self.asking(users=None), "auto", ("auth_not_offered",)),

@@ -134,6 +134,25 @@ static void one_wrong_password_an_interval(void **unused)
         }
     }
     assert_int_equal(parked, 2);
+    /* A domain that comes later asks nobody: it waits for the same try. */
+    const int64_t until_unix_ms = info(&r, 1).backoff_until_unix_ms;
+    start(&r, 3, 4, "a", 1);
+    expect(&r, BH_SCHED_PARK, 3);
+    while (bh_sched_next(r.s, &r.a)) {
+        assert_int_equal(r.a.kind, BH_SCHED_DEMOTE);
+    }
+    assert_true(info(&r, 3).parked && info(&r, 3).backoff_until_unix_ms >= until_unix_ms);
+    /* An operator who asks for it is heard: it may have been mended. */
+    bh_sched_flush(r.s, 3, r.now);
+    fresh(&r, 3, 1);
+    unsigned opened = 0;
+    while (bh_sched_next(r.s, &r.a)) {
+        opened += r.a.kind == BH_SCHED_OPEN ? 1 : 0;
+        if (r.a.kind == BH_SCHED_RESOLVE) {
+            resolved(&r, 3, "a", 1, 1);
+        }
+    }
+    assert_int_equal(opened, 1);
     bh_sched_destroy(r.s);
 }
 

@@ -155,6 +155,23 @@ static void want_refill(struct bh_sched *s, struct dest *d)
     }
 }
 
+static void set_backoff(struct bh_sched *s, struct dest *d, int64_t until_unix_ms)
+{
+    d->backoff_until_unix_ms = until_unix_ms;
+    d->backoff_until_mono_ms = sched_mono_of(s, until_unix_ms);
+}
+
+/* A password that was wrong a moment ago for another destination is so for this one, too: it is
+ * tried again with the other's. */
+static void dest_refused(struct bh_sched *s, struct dest *d)
+{
+    const uint64_t until_ms = d->site->refused_until_ms;
+    dest_failed(s, d, BH_SCHED_OURS, &d->site->refused, true);
+    if (d->backoff_until_mono_ms < until_ms) {
+        set_backoff(s, d, s->now.unix_ms + (int64_t)(until_ms - s->now.mono_ms));
+    }
+}
+
 static void step_runnable(struct bh_sched *s, struct dest *d)
 {
     want_refill(s, d);
@@ -172,6 +189,10 @@ static void step_runnable(struct bh_sched *s, struct dest *d)
         emit_endings(s, d);
     } else if (d->site != NULL) {
         struct bh_outcome outcome;
+        if (d->policy.first_alone && site_refuses(s, d->site)) {
+            dest_refused(s, d);
+            return;
+        }
         if (site_is_dead(s, d->site, &outcome)) {
             dest_failed(s, d, BH_SCHED_THEIRS, &outcome, true);
             return;
@@ -194,12 +215,6 @@ void dest_step(struct bh_sched *s, struct dest *d)
     if (!maybe_forget(s, d)) {
         dest_arm_timer(s, d);
     }
-}
-
-static void set_backoff(struct bh_sched *s, struct dest *d, int64_t until_unix_ms)
-{
-    d->backoff_until_unix_ms = until_unix_ms;
-    d->backoff_until_mono_ms = sched_mono_of(s, until_unix_ms);
 }
 
 /* When it tries TLS again, all its mail being too young to go in clear: after its interval, or when

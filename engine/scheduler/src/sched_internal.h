@@ -147,6 +147,8 @@ struct site {
     uint64_t success_ms;     /* 0: none known */
     bool failed; /* its last round failed; a session that gets ready wakes its destinations */
     struct bh_sched_said said; /* how it failed */
+    struct bh_outcome refused; /* our credentials, the last time; without its words */
+    uint64_t refused_until_ms; /* they are tried again then; 0: nothing is known */
     uint32_t evicted;          /* an idle session of another, being closed for it; 0: none */
     uint32_t false_starts;     /* sessions that ended well without getting ready, in a row */
     uint64_t clear_until_ms;   /* TLS is broken; until then sessions are opened in clear */
@@ -435,9 +437,11 @@ void site_step_blocked(struct bh_sched *s, unsigned steps);
 /** No connection stands and every address failed moments ago: another try would learn nothing.
  * @param outcome how the last one failed; borrowed from the site */
 bool site_is_dead(struct bh_sched *s, const struct site *site, struct bh_outcome *outcome);
+/** No connection stands, and it refused our credentials moments ago. */
+bool site_refuses(const struct bh_sched *s, const struct site *site);
 /** Is an address avoided for what happened to it a moment ago? */
 bool site_avoids(const struct bh_sched *s, const struct site_address *a);
-/** Forget what its addresses failed at (flush). */
+/** Forget what its addresses failed at, and that it refused us (flush). */
 void site_forgive(struct bh_sched *s, struct site *site);
 /** An address that failed is avoided so long: the next round of the destination starts clean. */
 uint64_t penalty_ms(const struct dest *d);

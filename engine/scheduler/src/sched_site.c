@@ -175,6 +175,7 @@ void site_forgive(struct bh_sched *s, struct site *site)
     site->failed = false;
     site->round_failures = 0;
     site->clear_until_ms = 0;
+    site->refused_until_ms = 0;
 }
 
 /* Plans */
@@ -354,6 +355,11 @@ static void penalise(struct bh_sched *s, struct site *site, const struct bh_sche
     }
 }
 
+bool site_refuses(const struct bh_sched *s, const struct site *site)
+{
+    return site->session_count == 0 && site->refused_until_ms > s->now.mono_ms;
+}
+
 bool site_is_dead(struct bh_sched *s, const struct site *site, struct bh_outcome *outcome)
 {
     if (site->session_count > 0 || site->address_count == 0 || any_address_left(s, site)) {
@@ -389,6 +395,12 @@ static void round_failed(struct bh_sched *s, struct site *site, struct dest *ope
     if (opener != NULL && opener->site == site) {
         dest_failed(s, opener, fault, outcome, true);
         const bool together = fault == BH_SCHED_OURS && opener->policy.first_alone;
+        if (together && outcome->stage == BH_STAGE_AUTH) {
+            site->refused = *outcome;
+            site->refused.text = BH_LIT("seen by another destination");
+            site->refused.host = BH_EMPTY;
+            site->refused_until_ms = opener->backoff_until_mono_ms;
+        }
         for (struct dest *d = site->dests; d != NULL && together; d = d->site_next) {
             dest_wait_too(s, d, opener); /* one wrong password an interval, not one a domain */
         }
@@ -430,6 +442,7 @@ void site_session_failed(struct bh_sched *s, struct site *site, struct dest *d,
 void site_recovered(struct bh_sched *s, struct site *site, bool clear)
 {
     site->round_failures = 0;
+    site->refused_until_ms = 0;
     if (!site->failed) {
         return;
     }
