@@ -49,6 +49,7 @@ struct route {
     uint32_t host_count;
     uint32_t ttl_s; /* the least of all answers that made it */
     int64_t made_unix_ms;
+    bool sts_anew; /* the domain's MTA-STS policy was looked for past all caches */
 };
 
 struct dest_info {

@@ -348,6 +348,7 @@ static void finish(struct tls_job *job)
         etls_free_route(d->route);
         d->route = job->route;
         d->route->made_unix_ms = engine_now(e).unix_ms;
+        d->route->sts_anew = job->sts_anew;
         job->route = NULL;
         d->sts_unmet = false;
         keep_route(e, d);
@@ -486,10 +487,8 @@ static bool ask_sts(struct tls_job *job, bool anew)
     }
     if (status == BH_EINVAL) {
         job->fact = (struct bh_sts_fact){.origin = BH_STS_NOT_PUBLISHED};
-    } else if (!anew) {
-        job->fact = (struct bh_sts_fact){.origin = BH_STS_UNKNOWN};
     }
-    return false;
+    return false; /* otherwise what was known stands */
 }
 
 void etls_note_failure(struct dest_info *d)
@@ -515,6 +514,7 @@ static void look_at_host(struct host_job *h)
 void etls_resume(struct tls_job *job)
 {
     job->open = 1;
+    job->fact = (struct bh_sts_fact){.origin = BH_STS_UNKNOWN};
     if (job->sts) {
         (void)ask_sts(job, edest_get(job->engine, job->id)->sts_unmet);
     }

@@ -35,8 +35,10 @@ void eunmet_round_failed(struct engine *e, struct dest_info *d)
         const enum bh_plan_verdict verdict = d->route->hosts[i].tls.verdict;
         all = verdict == BH_PLAN_USE || verdict == BH_PLAN_UNMET;
     }
+    /* First by the policy as it is now (RFC 8461 section 5.1): it may have been replaced. */
+    const bool look = all && d->sts_unmet && !d->route->sts_anew;
     if (all) {
-        d->end_now = true;
+        d->end_now = !look;
         bh_sched_flush(e->sched, d->id, engine_now(e));
     }
 }

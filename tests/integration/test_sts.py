@@ -43,9 +43,9 @@ class Sts(Case):
         if body is not None:
             self.web.serve(body, **options)
 
-    def start(self, timeout="30s", ca=None, **blocks):
+    def start(self, timeout="30s", ca=None, more="", extra="", **blocks):
         daemon = self.daemon(
-            f"connector mx {{ domains *; port {self.bank.port}; tls auto {{ ca-file {self.ca.pem} }} }}",
+            f"connector mx {{ domains *; port {self.bank.port}; tls auto {{ ca-file {self.ca.pem}{more} }} }}" + extra,
             start=False,
             **blocks,
         )
@@ -313,6 +313,28 @@ class Remembered(Sts):
         self.publish("2", policy(mx=["mx1.bank.test"]))
         self.bank.wait_messages(1)
         self.wait_log(daemon, "sts_policy", lambda f: f["id"] == "2" and f["changed"] == "1")
+
+    def test_a_new_id_is_looked_for_before_mail_is_returned(self):
+        """Under `if-unmet bounce`, with a record that would be in the cache for long."""
+        self.names.ttl = 3600
+        home = self.partner()
+        extra = f"\nconnector home {{ domains us.test; smarthosts [ {home.text} ]; tls off }}"
+        daemon = self.start(more="; if-unmet bounce }; limits { idle 1ms", extra=extra)
+        self.send(daemon)
+        self.bank.wait_messages(1)
+        self.bank.wait_command("quit")  # Or the loss of that session is why nothing is returned.
+        self.wrong_partner()
+        self.publish("2", policy(mode="none", mx=[]))
+        self.send(daemon, sender="me@us.test")
+        self.bank.wait_messages(2)
+        self.assertEqual([], home.messages)
+        self.publish("3", policy())  # Now there is none that would let it through.
+        daemon.stop()
+        daemon.start()
+        self.send(daemon, sender="me@us.test")
+        (report,) = home.wait_messages(1)
+        self.assertIn(b"name mismatch", report.content)
+        self.assertEqual(2, len(self.bank.messages))
 
     def test_restart_needs_no_fetch(self):
         daemon = self.fetched()
