@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import time
 
 from harness import Case, tag
 from support import senders
@@ -139,10 +140,12 @@ class Passwords(Listener):
         self.assertNotEqual(0, result.returncode)
         self.assertIn(b"535 5.7.8", result.stderr)
         with TlsClient(daemon.address) as client:
+            began = time.monotonic()
             texts = {
                 client.say("AUTH PLAIN " + plain(user, "guess")).text for user in ("anna", "nobody")
             }
             self.assertEqual(1, len(texts), texts)
+            self.assertGreater(time.monotonic() - began, 2.9)  # One second, then two.
             last = client.say("AUTH PLAIN " + plain("anna", "guess"))
             self.assertEqual(421, last.code)
             self.assertTrue(client.closed())

@@ -678,6 +678,51 @@ static void failures_are_told_exactly(void **unused)
     SSL_CTX_free(ctx);
 }
 
+/* The name that is asked for: of the host, or the demand's; never an address (RFC 6066 section 3).
+ */
+static void the_name_that_is_asked_for(void **unused)
+{
+    (void)unused;
+    static const struct {
+        const char *host, *sni, *asked;
+    } cases[] = {
+        {"mx.example", "", "mx.example"},
+        {"mx.example.", "", "mx.example"},
+        {"mx.example", "other.test", "other.test"},
+        {"192.0.2.1", "", NULL},
+        {"2001:db8::1", "", NULL},
+        {"192.0.2.1", "other.test", "other.test"},
+    };
+    const struct bare_server good = server_of(KIND_GOOD, TLS1_3_VERSION);
+    SSL_CTX *ctx = bare_context(&good);
+    for (size_t i = 0; i < BH_COUNT(cases); i++) {
+        char text[128];
+        struct bh_buf error = bh_buf(text, sizeof(text));
+        const struct bh_tls_demand demand = {.mode = BH_TLS_ENCRYPT,
+                                             .min_version = BH_TLS_VERSION_1_2,
+                                             .sni = bh_slice_str(cases[i].sni)};
+        const struct bh_tls_client_params params = {.demand = &demand,
+                                                    .host = bh_slice_str(cases[i].host),
+                                                    .port = 25,
+                                                    .connection = 1000 + i,
+                                                    .generation = 1};
+        struct bh_tls *tls = NULL;
+        assert_int_equal(bh_tls_client_create(worker, &params, &tls, &error), BH_OK);
+        SSL *server = bare_session(ctx);
+        bh_tls_handshake(tls);
+        bare_pump(tls, server);
+        assert_int_equal(bh_tls_state(tls), BH_TLS_UP);
+        const char *asked = SSL_get_servername(server, TLSEXT_NAMETYPE_host_name);
+        assert_int_equal(asked != NULL, cases[i].asked != NULL);
+        if (asked != NULL) {
+            assert_string_equal(asked, cases[i].asked);
+        }
+        SSL_free(server);
+        bh_tls_destroy(tls);
+    }
+    SSL_CTX_free(ctx);
+}
+
 /* ---- set up ---- */
 
 static int setup(void **unused)
@@ -737,6 +782,7 @@ int main(void)
         cmocka_unit_test(a_pin_stands_beside_the_next),
         cmocka_unit_test(dane_says_which_record_matched),
         cmocka_unit_test(failures_are_told_exactly),
+        cmocka_unit_test(the_name_that_is_asked_for),
         cmocka_unit_test(a_clearance_is_what_the_oracle_says),
     };
     return cmocka_run_group_tests_name("tls_demands", tests, setup, teardown);

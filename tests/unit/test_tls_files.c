@@ -235,6 +235,12 @@ static void client_certificates_and_their_keys(void **unused)
     r = connect_as(&demand, ctx);
     assert_int_equal(r.status, BH_EIO);
     assert_non_null(strstr(r.error, key_path));
+    file = fopen(key_path, "w");
+    assert_non_null(file);
+    fputs("no key\n", file);
+    fclose(file);
+    (void)bh_tls_worker_refresh(worker);
+    assert_non_null(strstr(connect_as(&demand, ctx).error, "holds no PEM private key"));
     unlink(key_path);
     (void)bh_tls_worker_refresh(worker);
     assert_non_null(strstr(connect_as(&demand, ctx).error, "No such file or directory"));

@@ -54,9 +54,10 @@ static void explain_ssl(struct bh_buf *error, const char *what, struct bh_slice 
                         const char *otherwise)
 {
     const unsigned long code = ERR_peek_last_error();
-    const char *reason = code != 0 && ERR_GET_REASON(code) != PEM_R_NO_START_LINE
-                             ? ERR_reason_error_string(code)
-                             : NULL;
+    /* "unsupported" is what OpenSSL calls a file of anything else. */
+    const bool none = code == 0 || ERR_GET_REASON(code) == PEM_R_NO_START_LINE ||
+                      ERR_GET_REASON(code) == ERR_R_UNSUPPORTED;
+    const char *reason = none ? NULL : ERR_reason_error_string(code);
     bh_tls_explain(error, what, path, reason != NULL ? reason : otherwise);
     ERR_clear_error();
 }
