@@ -39,6 +39,17 @@ static const struct bh_config_node *place(const struct checking *c,
     return outer != NULL ? outer : connector->node;
 }
 
+void bh_config_engine_place(const struct bh_config *config, const char *setting,
+                            struct bh_slice *file, uint32_t *line, uint32_t *column)
+{
+    const struct bh_config_node *block = bh_config_node_child(config->priv->root, "engine");
+    const struct bh_config_node *own = bh_config_node_child(block, setting);
+    const struct bh_config_node *node = own != NULL ? own : block;
+    *file = node != NULL ? node->file->name : BH_LIT("engine");
+    *line = node != NULL ? node->line : 0;
+    *column = node != NULL ? node->column : 0;
+}
+
 static void need(struct checking *c, const struct bh_connector *connector, bool used, uint32_t bit,
                  const char *name, const char *inner, const char *what)
 {

@@ -4,6 +4,7 @@
 #include "bh/tls.h"
 #include "confine.h"
 #include "control_peer.h"
+#include "privileges.h"
 
 #include <idn2.h>
 #include <stdlib.h>
@@ -65,7 +66,8 @@ enum bh_status daemon_load_config(const char *path, uint64_t generation, struct 
         return BH_EINVAL;
     }
     struct control_groups groups;
-    if (!control_groups_find(parsed, &groups, errors)) {
+    const bool user = privileges_check(parsed, errors);
+    if (!control_groups_find(parsed, &groups, errors) || !user) {
         bh_config_unref(parsed);
         return BH_EINVAL;
     }

@@ -18,14 +18,18 @@
 
 /* ---- groups ---- */
 
-static bool find_group(struct bh_slice name, const char *setting, gid_t *gid, char shown[64],
-                       struct bh_config_errors *errors)
+static bool find_group(const struct bh_config *config, struct bh_slice name, const char *setting,
+                       gid_t *gid, char shown[64], struct bh_config_errors *errors)
 {
     char text[256];
     snprintf(text, sizeof(text), "%.*s", BH_FMT(name));
     const struct group *group = getgrnam(text);
     if (group == NULL) {
-        bh_config_errors_add(errors, BH_CONFIG_ERROR, BH_LIT("engine"), 0, 0,
+        struct bh_slice file;
+        uint32_t line;
+        uint32_t column;
+        bh_config_engine_place(config, setting, &file, &line, &column);
+        bh_config_errors_add(errors, BH_CONFIG_ERROR, file, line, column,
                              "%s: there is no group '%.*s'", setting,
                              BH_FMT(bh_slice_take(name, 64)));
         return false;
@@ -42,7 +46,7 @@ bool control_groups_find(const struct bh_config *config, struct control_groups *
     bool good = true;
     *groups = (struct control_groups){.act_gid = getegid()};
     if (engine->act_group.len > 0) {
-        good = find_group(engine->act_group, "control-act-group", &groups->act_gid,
+        good = find_group(config, engine->act_group, "control-act-group", &groups->act_gid,
                           groups->act_name, errors);
     } else {
         const struct group *own = getgrgid(groups->act_gid);
@@ -51,7 +55,7 @@ bool control_groups_find(const struct bh_config *config, struct control_groups *
     }
     if (engine->look_group.len > 0) {
         groups->look = true;
-        good = find_group(engine->look_group, "control-look-group", &groups->look_gid,
+        good = find_group(config, engine->look_group, "control-look-group", &groups->look_gid,
                           groups->look_name, errors) &&
                good;
     }

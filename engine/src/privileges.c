@@ -21,6 +21,33 @@
 
 /* ---- who ---- */
 
+/* At the start alone: whoever has given root up has no other user to become. */
+bool privileges_check(const struct bh_config *config, struct bh_config_errors *errors)
+{
+    const struct bh_engine_config *engine = &config->engine;
+    const char *wrong = NULL;
+    char name[256];
+    if (geteuid() != 0 || engine->user.len == 0) {
+        return true;
+    }
+    snprintf(name, sizeof(name), "%.*s", BH_FMT(engine->user));
+    if (getpwnam(name) == NULL) {
+        wrong = "user";
+    } else if (engine->group.len > 0) {
+        snprintf(name, sizeof(name), "%.*s", BH_FMT(engine->group));
+        wrong = getgrnam(name) == NULL ? "group" : NULL;
+    }
+    if (wrong != NULL) {
+        struct bh_slice file;
+        uint32_t line;
+        uint32_t column;
+        bh_config_engine_place(config, wrong, &file, &line, &column);
+        bh_config_errors_add(errors, BH_CONFIG_ERROR, file, line, column,
+                             "%s: there is no %s '%s' on this machine", wrong, wrong, name);
+    }
+    return wrong == NULL;
+}
+
 bool privileges_find(const struct bh_config *config, struct privileges *p)
 {
     static char kept[sizeof(p->user)]; /* for messages, as long as the process */

@@ -13,6 +13,10 @@ struct privileges {
     gid_t gid;
 };
 
+/** Are there such a user and group, where the process may become them? An error names the
+ * statement.
+ * @return false if not */
+bool privileges_check(const struct bh_config *config, struct bh_config_errors *errors);
 /** Look the user and the group up. @return false: there is none; said on standard error */
 bool privileges_find(const struct bh_config *config, struct privileges *p);
 /** Make the folders of queue, event log and control sockets where they are missing, and give them

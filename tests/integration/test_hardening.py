@@ -141,6 +141,16 @@ class Privileges(AsRoot):
         groups = {fields["Groups"].strip() for fields in threads(daemon.pid)}
         self.assertLessEqual(groups, {"", str(grp.getgrnam(GROUP).gr_gid)})
 
+    def test_a_user_that_is_not_there(self):
+        daemon = self.daemon("connector out { domains * }", start=False)
+        for user, wrong in (("user no-such-user", "user: there is no user 'no-such-user'"),
+                            ("user nobody; group no-such-group", "group: there is no group 'no-such-group'")):
+            daemon.blocks["engine"] = f"engine {{ hostname relay.us.test; control {daemon.path('control')}; {user} }}"
+            daemon.launch()
+            self.assertNotEqual(0, daemon.wait_end())
+            daemon.wait_line(rf"bridgehead\.conf:\d+:\d+: error: {wrong}")
+        daemon.process = None
+
     def test_without_a_user_it_says_that_it_stays_root(self):
         daemon = self.daemon(smarthost("out", self.partner()))
         daemon.wait_line("evt=privileges uid=0")
@@ -394,7 +404,8 @@ class Rights(AsRoot):
         self.relay.write_config()
         done = self.relay.ctl_run("reload")
         self.assertNotEqual(0, done.returncode)
-        self.assertIn("control-act-group: there is no group 'no-such-group'", done.stdout + done.stderr)
+        self.assertRegex(done.stdout, r'bridgehead\.conf","line":[1-9]\d*,"column":\d+,.*'
+                                      "control-act-group: there is no group 'no-such-group'")  # fmt: skip
 
     def test_without_groups_the_daemons_own_may_act(self):
         daemon = self.daemon(smarthost("out", self.bank), start=False, name="second")

@@ -209,6 +209,11 @@ enum {
                  BH_CAN_PROXY | BH_CAN_SYSTEMD | BH_CAN_FAILOVER | BH_CAN_AUTH,
 };
 
+/** Where the engine's block states a setting, for errors that only a running process can find; the
+ * block itself where it does not. Line 0: there is no such block. */
+void bh_config_engine_place(const struct bh_config *config, const char *setting,
+                            struct bh_slice *file, uint32_t *line, uint32_t *column);
+
 /** Refuse what the engine cannot do: an error for each use. @return false if there was one */
 bool bh_config_check_supported(const struct bh_config *config, uint32_t can,
                                struct bh_config_errors *errors);
