@@ -92,6 +92,12 @@ class Offline(unittest.TestCase):
             self.assertEqual((code, out), (2, ""), args)
             self.assertIn("bhctl", err)
 
+    def test_an_option_that_is_none_is_told_where_they_stand(self):
+        code, _, err = run("cancel", "--sate", "held")
+        self.assertEqual(code, 2)
+        self.assertIn("'--sate'", err)
+        self.assertIn("bhctl help", err)
+
     def test_nothing_to_ask(self):
         self.assertEqual(run("queue", "--path", self.path + "/none")[0], 3)
         self.assertEqual(run("hold", "--all", "--control", self.path + "/none")[0], 3)

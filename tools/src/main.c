@@ -277,7 +277,8 @@ static int take_option(struct options *o, int option, const char *name)
         set_arg(o->args, name, json_true());
         return 0;
     default:
-        return EXIT_BAD_USAGE; /* getopt has said why. */
+        fputs("  see bhctl help, or bhctl help VERB\n", stderr); /* getopt has said why. */
+        return EXIT_BAD_USAGE;
     }
 }
 
