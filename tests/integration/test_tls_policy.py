@@ -199,6 +199,11 @@ class Exceptions(PolicyCase):
         (row,) = [r for r in daemon.ctl("connectors") if r["connector"] == "out"]
         self.assertEqual("ended", row["exception"]["state"])
         self.assertEqual("ticket 8812", row["exception"]["reason"])
+        self.assertEqual(("held", "its TLS exception has ended: ticket 8812"), (row["state"], row["reason"]))
+        (row,) = daemon.ctl("queue")
+        self.assertEqual(("held", "connector out is held: its TLS exception has ended: ticket 8812"),
+                         (row["state"], row["hold_reason"]))  # fmt: skip
+        self.assertIn("ticket 8812", daemon.ctl_run("status", options=()).stdout)
         # Its removal is what brings the mail to move: the demand itself is in force again.
         daemon.blocks["connectors"] = smarthost("out", partner, self.verify())
         daemon.write_config()

@@ -14,11 +14,29 @@ static void put_names(struct bh_json *j, const char *key, const struct bh_names 
     bh_json_end_array(j);
 }
 
-const char *view_connector_state(const struct bh_connector *c)
+static bool exception_ended(const struct bh_view *v, const struct bh_connector *c)
+{
+    bool lapsed = false;
+    (void)bh_connector_tls_demand(c, v->now_unix_ms, &lapsed);
+    return lapsed;
+}
+
+void view_connector_reason(const struct bh_view *v, const struct bh_connector *c,
+                           struct bh_buf *reason)
+{
+    if (c->state == BH_CONNECTOR_ACTIVE && exception_ended(v, c)) {
+        bh_buf_add_cut(reason, BH_LIT("its TLS exception has ended: "));
+        bh_buf_add_cut(reason, c->tls.exception.reason);
+    } else {
+        bh_buf_add_cut(reason, c->reason);
+    }
+}
+
+const char *view_connector_state(const struct bh_view *v, const struct bh_connector *c)
 {
     switch (c->state) {
     case BH_CONNECTOR_ACTIVE:
-        return "active";
+        return exception_ended(v, c) ? "held" : "active";
     case BH_CONNECTOR_HELD:
         return "held";
     case BH_CONNECTOR_DISABLED:
@@ -62,9 +80,12 @@ static void put_exception(struct bh_view *v, struct bh_json *j, const struct bh_
 static void put_connector_fields(struct bh_view *v, struct bh_json *j, const struct bh_connector *c)
 {
     view_str(j, "connector", c->name);
-    view_cstr(j, "state", view_connector_state(c));
-    if (c->reason.len > 0) {
-        view_str(j, "reason", c->reason);
+    char text[512];
+    struct bh_buf reason = bh_buf(text, sizeof(text));
+    view_cstr(j, "state", view_connector_state(v, c));
+    view_connector_reason(v, c, &reason);
+    if (reason.len > 0) {
+        view_str(j, "reason", bh_buf_slice(&reason));
     }
     put_names(j, "domains", &c->domains);
     put_names(j, "senders", &c->senders);

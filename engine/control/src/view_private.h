@@ -129,8 +129,11 @@ enum bh_status view_why_step(struct bh_view *v, struct bh_kv_txn *txn);
 enum bh_status view_events_step(struct bh_view *v, uint64_t id);
 enum bh_status view_audit_step(struct bh_view *v, struct bh_kv_txn *txn);
 void view_events_fini(struct bh_view *v);
-/** "active", "held", "disabled". */
-const char *view_connector_state(const struct bh_connector *c);
+/** "active", "held", "disabled": of one whose TLS exception has ended, held. */
+const char *view_connector_state(const struct bh_view *v, const struct bh_connector *c);
+/** Why it is not active, appended (cut); nothing where nobody said. */
+void view_connector_reason(const struct bh_view *v, const struct bh_connector *c,
+                           struct bh_buf *reason);
 void view_route(struct bh_json *j, const struct bh_connector *c);
 /** Rows of hosts whose TLS got worse, a slice a step. @return BH_MORE until all were looked at */
 enum bh_status view_postures_step(struct bh_view *v, struct bh_kv_txn *txn);

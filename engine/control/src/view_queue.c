@@ -146,8 +146,11 @@ static const struct bh_connector *held_connector(const struct bh_view *v,
     struct bh_match match;
     const struct bh_connector *c =
         v->config != NULL ? bh_config_connector(v->config, d->connector) : NULL;
-    if (c == NULL || c->state == BH_CONNECTOR_ACTIVE) {
+    if (c == NULL || strcmp(view_connector_state(v, c), "active") == 0) {
         return NULL;
+    }
+    if (c->state == BH_CONNECTOR_ACTIVE) { /* its TLS exception has ended */
+        return bh_config_alternate(v->config, c, d->domain, c->cost) != NULL ? NULL : c;
     }
     const bool carried =
         bh_config_match(v->config, d->domain, BH_EMPTY, 0, NULL, NULL, &match) == BH_OK &&
@@ -219,10 +222,12 @@ static struct bh_slice stop_text(const struct bh_view *v, const struct bh_destin
     bh_buf_add_cut(&reason, BH_LIT("connector "));
     bh_buf_add_cut(&reason, c->name);
     bh_buf_add_cut(&reason, BH_LIT(" is "));
-    bh_buf_add_cut(&reason, bh_slice_str(view_connector_state(c)));
-    bh_buf_add_cut(&reason, c->reason.len > 0 ? BH_LIT(": ") : BH_EMPTY);
-    bh_buf_add_cut(&reason, c->reason);
-    return bh_buf_slice(&reason);
+    bh_buf_add_cut(&reason, bh_slice_str(view_connector_state(v, c)));
+    const size_t bare = reason.len;
+    bh_buf_add_cut(&reason, BH_LIT(": "));
+    const size_t before = reason.len;
+    view_connector_reason(v, c, &reason);
+    return reason.len > before ? bh_buf_slice(&reason) : bh_slice(reason.ptr, bare);
 }
 
 static void put_stop(const struct bh_view *v, struct bh_json *j, const struct bh_destination *d)

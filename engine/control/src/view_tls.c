@@ -171,7 +171,7 @@ static enum bh_status put_partner(struct bh_view *v, struct bh_kv_txn *txn,
     view_cstr(&j, "kind", "partner");
     view_str(&j, "domain", domain);
     view_str(&j, "connector", c->name);
-    view_cstr(&j, "state", lapsed ? "held" : view_connector_state(c));
+    view_cstr(&j, "state", view_connector_state(v, c));
     view_route(&j, c);
     put_demand(&j, demand);
     view_bool(&j, "tls_required", bh_tls_demand_requires_tls(demand));
