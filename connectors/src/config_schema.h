@@ -37,6 +37,7 @@ enum {
     BH_HEAD = 4,           /* the value between the block's name and its '{' */
     BH_RESETS = 8,         /* a block that replaces an inherited one whole */
     BH_LATER = 16,         /* a missing file is a warning: it may come at run time */
+    BH_WAITS = 32,         /* likewise; and it is a file, never a credential */
 };
 
 struct bh_choice {

@@ -307,7 +307,11 @@ static bool read_path(struct bh_load *load, const struct bh_setting *setting,
     }
     if (setting->kind == BH_KIND_FILE && !load->builtin &&
         load->reader->exists(load->reader->ctx, path->ptr) == BH_ENOTFOUND) {
-        if ((setting->flags & BH_LATER) != 0) {
+        if ((setting->flags & BH_WAITS) != 0) {
+            bh_load_warning(load, node, value,
+                            "'%s' %.*s: no such file; until it is there mail waits", setting->name,
+                            BH_FMT(bh_slice_take(*path, 256)));
+        } else if ((setting->flags & BH_LATER) != 0) {
             bh_load_warning(load, node, value, "'%s' %.*s: no such file yet", setting->name,
                             BH_FMT(bh_slice_take(*path, 256)));
         } else {

@@ -3,18 +3,24 @@
 
 #include "bh/config.h"
 
+enum config_file_kind {
+    CONFIG_FILE_OF_ALL,       /* needed to start */
+    CONFIG_FILE_OF_CONNECTOR, /* a certificate, key or CA: while it can't be read, its mail waits */
+    CONFIG_FILE_SECRET,       /* of a connector, likewise, and nobody else may read it */
+};
+
 struct config_file {
     const char *what;     /* "certificate", "ca-file", ... */
     struct bh_slice path; /* NUL-terminated behind */
     struct bh_slice file; /* where it is named; empty: not known */
     uint32_t line;
-    bool secret; /* of a connector: it may come later */
+    enum config_file_kind kind;
 };
 
 /** Every file once for each place that names it. */
 void config_files_each(const struct bh_config *config,
                        void (*each)(void *ctx, const struct config_file *file), void *ctx);
 
-/** An error for each file that this process, as the user it is now, cannot read; a warning for
- * secrets, which may come later, and for those that others may read. */
+/** An error for each file that this process, as the user it is now, cannot read; a warning for what
+ * is one connector's, and for secrets that others may read. */
 void config_files_check(const struct bh_config *config, struct bh_config_errors *errors);

@@ -315,6 +315,23 @@ class ClientCertificate(TlsCase):
         os.replace(new[1], ours[1])
         os.replace(new[0], ours[0])
 
+    def test_one_that_is_missing_holds_the_mail_of_its_connector_alone(self):
+        ours = self.ca.issue("relay.us.test")
+        partner = self.partner(certificate=self.good, client_ca=self.ca.pem)
+        other = self.partner()
+        hidden = ours[1] + ".hidden"
+        os.rename(ours[1], hidden)
+        daemon = self.daemon(smarthost("out", partner, self.demand(ours)) + "\n"
+                             + smarthost("fax", other, "tls off", "fax.test"))  # fmt: skip
+        self.assertTrue(any("warning: 'client-key'" in line and "no such file" in line for line in daemon.lines))
+        self.send(daemon)
+        self.send(daemon, "you@fax.test")
+        other.wait_messages(1)
+        self.refused(daemon, partner, "client key")
+        os.rename(hidden, ours[1])
+        daemon.ctl("flush", "--all")
+        partner.wait_messages(1)
+
     def test_a_renewed_one_is_taken_up_at_a_reload(self):
         daemon, partner, ours = self.renewable()
         self.renew(ours)

@@ -98,6 +98,11 @@ class Offline(unittest.TestCase):
         self.assertIn("'--sate'", err)
         self.assertIn("bhctl help", err)
 
+    def test_version(self):
+        code, out, _ = run("--version")
+        self.assertEqual(code, 0)
+        self.assertRegex(out, r"^bhctl \d+\.\d+\.\d+\n$")
+
     def test_nothing_to_ask(self):
         self.assertEqual(run("queue", "--path", self.path + "/none")[0], 3)
         self.assertEqual(run("hold", "--all", "--control", self.path + "/none")[0], 3)

@@ -184,7 +184,7 @@ static const struct {
     {"connector a { domains a.example; timeouts { dot 60s }; tls verify { ca-file /missing.pem } "
      "}\n",
      "t.conf:1:49: error: 'dot' must be from 10m to 1h; got '60s'\n"
-     "t.conf:1:77: error: 'ca-file' /missing.pem: no such file\n"},
+     "t.conf:1:77: warning: 'ca-file' /missing.pem: no such file; until it is there mail waits\n"},
     {"connector a { domains a.example }\nconnector a { domains b.example }\n",
      "t.conf:2:11: error: connector 'a' is stated twice; the first is at t.conf:1\n"},
     {"connector a { domains a.example }\nconnector b { domains *.x a.example }\n",

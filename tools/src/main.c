@@ -442,6 +442,10 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "hash-password") == 0) {
         return hash_password_main(argc - 1, argv + 1);
     }
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        puts("bhctl " BH_VERSION);
+        return 0;
+    }
     struct options options = {.args = json_object()};
     int code = options.args == NULL ? EXIT_BAD_USAGE : 0;
     int index = 0;
