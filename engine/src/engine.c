@@ -18,9 +18,20 @@ static int64_t wall_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-struct bh_now engine_now(struct engine *e)
+struct bh_now engine_clock(const struct engine *e)
 {
     return (struct bh_now){.mono_ms = uv_now(&e->loop), .unix_ms = wall_ms()};
+}
+
+struct bh_now engine_now(struct engine *e)
+{
+    struct bh_now now = engine_clock(e);
+    const int64_t known = (int64_t)now.mono_ms + e->clock_offset_ms;
+    if (e->clock_begun &&
+        (now.unix_ms - known > CLOCK_STEP_MS || known - now.unix_ms > CLOCK_STEP_MS)) {
+        now.unix_ms = known;
+    }
+    return now;
 }
 
 /* ---- actions ---- */

@@ -91,8 +91,9 @@ static void write_down(struct engine *e)
 
 void eclock_begin(struct engine *e)
 {
-    const struct bh_now now = engine_now(e);
+    const struct bh_now now = engine_clock(e);
     e->clock_offset_ms = now.unix_ms - (int64_t)now.mono_ms;
+    e->clock_begun = true;
     e->expiry_suspended = e->options.clock_unconfirmed;
     e->suspended_written = e->expiry_suspended;
     e->redate_wanted = e->options.clock_behind;
@@ -100,7 +101,7 @@ void eclock_begin(struct engine *e)
 
 void eclock_watch(struct engine *e)
 {
-    const struct bh_now now = engine_now(e);
+    const struct bh_now now = engine_clock(e);
     const int64_t offset = now.unix_ms - (int64_t)now.mono_ms;
     const int64_t step = offset - e->clock_offset_ms;
     e->clock_offset_ms = offset;

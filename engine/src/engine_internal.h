@@ -204,6 +204,7 @@ struct engine {
     atomic_bool lost_notes;
 
     int64_t clock_offset_ms; /* wall - monotonic, as last seen */
+    bool clock_begun;
     bool expiry_suspended;
     bool suspended_written; /* as the store has it */
     bool clock_writing;     /* ... and that is being changed */
@@ -216,7 +217,11 @@ struct engine {
     uint64_t delivered, deferred, bounced, received; /* since start, for status */
 };
 
+/** The time. A step of the wall clock shows in it only once eclock_watch has seen it, and with it
+ * suspended expiry: whoever is the first to read it judges nothing by it. The engine's thread. */
 struct bh_now engine_now(struct engine *e);
+/** ... as the clock says, for eclock_watch. */
+struct bh_now engine_clock(const struct engine *e);
 /** What has gone wrong at this address lately is not tried with this host. */
 void ecareful_with(struct engine *e, const struct bh_sched_address *address,
                    struct session_host *host);
