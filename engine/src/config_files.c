@@ -83,9 +83,15 @@ static void check_secret(const struct config_file *file, struct bh_config_errors
     }
 }
 
+struct checking {
+    struct bh_config_errors *errors;
+    bool starting;
+};
+
 static void check(void *ctx, const struct config_file *file)
 {
-    struct bh_config_errors *errors = ctx;
+    const struct checking *c = ctx;
+    struct bh_config_errors *errors = c->errors;
     char text[BH_UNREADABLE_MAX];
     if (file->kind == CONFIG_FILE_SECRET) {
         check_secret(file, errors);
@@ -98,14 +104,16 @@ static void check(void *ctx, const struct config_file *file)
     }
     const char *why = bh_unreadable(file->path.ptr, errno, text);
     /* One partner's certificate is no reason to keep the daemon from starting for all. */
-    const bool waits = file->kind == CONFIG_FILE_OF_CONNECTOR;
+    const bool waits = file->kind == CONFIG_FILE_OF_CONNECTOR && c->starting;
     bh_config_errors_add(errors, waits ? BH_CONFIG_WARNING : BH_CONFIG_ERROR, file->file,
                          file->line, file->line > 0 ? 1 : 0, "%s %.*s: %s%s", file->what,
                          BH_FMT(bh_slice_take(file->path, 160)), why,
                          waits ? "; until it is readable the mail of this connector waits" : "");
 }
 
-void config_files_check(const struct bh_config *config, struct bh_config_errors *errors)
+void config_files_check(const struct bh_config *config, bool starting,
+                        struct bh_config_errors *errors)
 {
-    config_files_each(config, check, errors);
+    struct checking c = {.errors = errors, .starting = starting};
+    config_files_each(config, check, &c);
 }

@@ -21,6 +21,9 @@ struct config_file {
 void config_files_each(const struct bh_config *config,
                        void (*each)(void *ctx, const struct config_file *file), void *ctx);
 
-/** An error for each file that this process, as the user it is now, cannot read; a warning for what
- * is one connector's, and for secrets that others may read. */
-void config_files_check(const struct bh_config *config, struct bh_config_errors *errors);
+/** An error for each file that this process, as the user it is now, cannot read; a warning for
+ * secrets, which may come later, and for those that others may read.
+ * @param starting  a warning, too, for a certificate, key or CA of one connector: its mail waits. A
+ *                  reload can be refused, and everything goes on as before */
+void config_files_check(const struct bh_config *config, bool starting,
+                        struct bh_config_errors *errors);

@@ -435,7 +435,7 @@ void control_op_reload(void *ctx, const struct bh_control_request *request,
     enum bh_status status = daemon_load_config(server->daemon->config_path, server->generation + 1,
                                                NULL, &reply->next_config, &errors);
     if (status == BH_OK) {
-        config_files_check(reply->next_config, &errors);
+        config_files_check(reply->next_config, false, &errors);
         daemon_check_listeners(reply->next_config, &errors);
         if (errors.errors > 0) {
             status = BH_EINVAL;

@@ -397,7 +397,7 @@ static bool drop_privileges(struct daemon *d, const struct bh_config *config)
         return false;
     }
     bh_config_errors_init(&errors);
-    config_files_check(config, &errors);
+    config_files_check(config, true, &errors);
     print_errors(&errors);
     const bool readable = errors.errors == 0;
     bh_config_errors_fini(&errors);
@@ -606,7 +606,7 @@ static int check_files(struct daemon *d)
     bool good = privileges_find(config, &privileges) &&
                 (!privileges.change || privileges_drop(&privileges, true));
     if (good) {
-        config_files_check(config, &errors);
+        config_files_check(config, true, &errors);
         print_errors(&errors);
         good = errors.errors == 0;
     }

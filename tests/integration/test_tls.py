@@ -328,6 +328,9 @@ class ClientCertificate(TlsCase):
         self.send(daemon, "you@fax.test")
         other.wait_messages(1)
         self.refused(daemon, partner, "client key")
+        refused = daemon.ctl_run("reload")  # which can be refused without harm, is
+        self.assertNotEqual(0, refused.returncode)
+        self.assertIn("client-key", refused.stdout + refused.stderr)
         os.rename(hidden, ours[1])
         daemon.ctl("flush", "--all")
         partner.wait_messages(1)
